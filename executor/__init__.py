@@ -1,0 +1,1 @@
+"""Physical plan to rows: Arrow operators around a batched inference engine."""

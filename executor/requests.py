@@ -1,0 +1,82 @@
+"""What goes into the engine and what comes out of it: token ids in; token ids, label scores or vectors out."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+Tokens = NDArray[np.int32]
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How the next token is drawn. Temperature 0 is greedy; `seed` None draws afresh on every run."""
+
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    seed: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Generate:
+    """Decode up to `max_tokens`, ending before one of the `stop` ids or one of the `stop_texts`."""
+
+    max_tokens: int
+    stop: frozenset[int] = frozenset()
+    stop_texts: tuple[str, ...] = ()
+    sampling: Sampling = field(default_factory=Sampling)
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """Log-probability of each label's token ids (end mark included) as the continuation of the prompt; no decoding."""
+
+    labels: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Embed:
+    """One vector for the prompt."""
+
+
+Task = Generate | Score | Embed
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One prompt, already token ids. `id` comes back on its answer; ids are the caller's and unique within a run."""
+
+    id: int
+    tokens: Tokens
+    task: Task
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a row has no answer. `kind` is one of too_long, constraint, oom, timeout, cancelled, engine."""
+
+    kind: str
+    message: str
+    retryable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The answer to one request; what its task did not ask for is empty.
+
+    tokens: generated ids without the stop id. logprobs: of the generated tokens, or one per label for Score.
+    finish: "stop" or "length". prompt_tokens counts the prompt, cached_tokens its part that was not computed for
+    this row. seconds runs from admission to the last token.
+    """
+
+    id: int
+    tokens: Tokens
+    logprobs: NDArray[np.float32]
+    vector: NDArray[np.float32] | None = None
+    finish: str = "stop"
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    seconds: float = 0.0
+    failure: Failure | None = None

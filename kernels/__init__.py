@@ -1,0 +1,1 @@
+"""Tensors in, tensors out: each op's Triton kernel and CPU path side by side."""
