@@ -1,0 +1,79 @@
+"""Attention on the CPU: batched dense products with the query heads of one key head folded into the rows."""
+
+from __future__ import annotations
+
+import torch
+
+from dql.kernels.kv_cache import KVCache
+
+PADDED_TOKENS = 1 << 14  # rows are padded to the longest of a chunk of about so many tokens
+
+
+def attend_rows(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    seen: torch.Tensor | None,
+    scale: float,
+    softcap: float | None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """q [rows, queries, heads, dim] over k, v [rows, keys, kv_heads, dim], seen [rows or 1, queries, keys] or all.
+
+    Returns out [rows, queries, heads, dim] float32, lse [rows, queries, heads] float32.
+    """
+    rows, queries, heads, dim = q.shape
+    kv_heads = k.shape[2]
+    group = heads // kv_heads
+    folded = q.float().view(rows, queries, kv_heads, group, dim).permute(0, 2, 3, 1, 4) * scale
+    folded = folded.reshape(rows * kv_heads, group * queries, dim)
+    keys = k.float().permute(0, 2, 3, 1).flatten(0, 1)
+    values = v.float().permute(0, 2, 1, 3).flatten(0, 1)
+    scores = torch.bmm(folded, keys)
+    if softcap is not None:
+        scores = torch.tanh(scores / softcap).mul_(softcap)
+    if seen is not None:
+        planes = scores.view(rows, kv_heads * group, queries, -1)
+        planes.masked_fill_(~seen[:, None], -torch.inf)
+    lse = torch.logsumexp(scores, dim=-1)
+    floor = lse.nan_to_num(neginf=0.0)[..., None]  # a query that sees no key: exp(−inf − 0) = 0
+    out = torch.bmm(scores.sub_(floor).exp_(), values)
+    out = out.view(rows, kv_heads, group, queries, dim).permute(0, 3, 1, 2, 4).reshape(rows, queries, heads, dim)
+    return out, lse.view(rows, heads, queries).transpose(1, 2)
+
+
+def packed_cpu(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    offsets: torch.Tensor,
+    scale: float,
+    causal: bool,
+    window: int | None,
+    softcap: float | None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows sorted by length, padded within chunks of neighbours, one batched product a chunk."""
+    out, lse = torch.empty(q.shape, dtype=q.dtype), torch.empty(q.shape[:2])
+    lengths, order = (offsets[1:] - offsets[:-1]).sort(descending=True)
+    first = int((lengths > 0).sum())
+    begin = 0
+    while begin < first:
+        longest = int(lengths[begin])
+        end = min(first, begin + max(1, PADDED_TOKENS // longest))
+        at = torch.arange(longest)
+        inside = at < lengths[begin:end, None]
+        tokens = (offsets[order[begin:end], None] + at).where(inside, 0)
+        distance = at[:, None] - at
+        allowed = torch.ones_like(distance, dtype=torch.bool) if not causal else distance >= 0
+        if window is not None:
+            allowed &= distance < window
+        seen = inside[:, None] & allowed
+        state = attend_rows(q[tokens], k[tokens], v[tokens], seen, scale, softcap)
+        kept = tokens[inside]
+        out[kept], lse[kept] = state[0][inside].to(q.dtype), state[1][inside]
+        begin = end
+    return out, lse
+
+
+def padded_keys(cache: KVCache, slots: torch.Tensor, seen: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The keys and values [rows, width, kv_heads, dim] of `slots`, slot 0 standing in where nothing is seen."""
+    return cache.dense(slots.where(seen, 0).long())

@@ -1,0 +1,48 @@
+"""One layer's keys and values as flat arrays of slots, one slot per token."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from dql.kernels.layout import FLOATS, FP8, check
+
+
+@dataclass(frozen=True, slots=True)
+class KVCache:
+    """k, v [slots, kv_heads, head_dim] in a float type or fp8 e4m3; with fp8, one scale per slot and head.
+
+    k_scales, v_scales [slots, kv_heads] float32: key = k · k_scales. None where k and v hold plain values.
+    """
+
+    k: torch.Tensor
+    v: torch.Tensor
+    k_scales: torch.Tensor | None = None
+    v_scales: torch.Tensor | None = None
+
+    def __post_init__(self) -> None:
+        check("k", self.k, (None, None, None), dtypes=(*FLOATS, FP8))
+        check("v", self.v, tuple(self.k.shape), dtypes=(self.k.dtype,), like=self.k)
+        if self.k.dtype == FP8:
+            for name, scales in (("k_scales", self.k_scales), ("v_scales", self.v_scales)):
+                check(name, scales if scales is not None else self.k[:0, 0], tuple(self.k.shape[:2]), like=self.k)
+
+    @classmethod
+    def allocate(
+        cls, slots: int, kv_heads: int, head_dim: int, dtype: torch.dtype, device: torch.device | str
+    ) -> KVCache:
+        """A cache of `slots` tokens, zeroed so that a masked read of a fresh slot is finite."""
+        shape = (slots, kv_heads, head_dim)
+        k, v = (torch.zeros(shape, dtype=dtype, device=device) for _ in range(2))
+        if dtype != FP8:
+            return cls(k, v)
+        k_scales, v_scales = (torch.zeros(shape[:2], device=device) for _ in range(2))
+        return cls(k, v, k_scales, v_scales)
+
+    def dense(self, index: torch.Tensor | slice) -> tuple[torch.Tensor, torch.Tensor]:
+        """(keys, values) at these slots, dequantised to float32 where the cache is fp8; views where possible."""
+        k, v = self.k[index], self.v[index]
+        if self.k_scales is None or self.v_scales is None:
+            return k, v
+        return k.float() * self.k_scales[index][..., None], v.float() * self.v_scales[index][..., None]

@@ -1,0 +1,50 @@
+"""The one door to Triton, so that every op can be imported where Triton does not exist (macOS)."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+constexpr = Any  # kernel parameters marked so are compile-time constants: Triton reads the annotation's text
+Pointer = Any
+Scalar = Any
+
+
+def _installed(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name != "triton":
+            raise
+        return None
+
+
+triton = _installed("triton")
+tl = _installed("triton.language")
+
+
+def jit(**options: Any) -> Callable[[Callable[..., Any]], Any]:
+    """`triton.jit`, or the undecorated function where Triton is missing (it can then not be launched)."""
+
+    def decorate(function: Callable[..., Any]) -> Any:
+        return function if triton is None else triton.jit(function, **options)
+
+    return decorate
+
+
+def interpreting() -> bool:
+    """Whether Triton kernels run in the interpreter, on CPU tensors (TRITON_INTERPRET=1)."""
+    return triton is not None and bool(triton.knobs.runtime.interpret)
+
+
+def uses_triton(tensor: torch.Tensor) -> bool:
+    """Whether an op on this tensor runs its Triton kernel rather than its CPU path.
+
+    Raises RuntimeError for a CUDA tensor where Triton is not installed.
+    """
+    if tensor.is_cuda and triton is None:
+        raise RuntimeError("CUDA tensors need Triton: pip install triton")
+    return tensor.is_cuda or interpreting()
