@@ -33,7 +33,7 @@ _NUMERIC = re.compile(r"(U?(TINY|SMALL|BIG|HUGE)INT|U?INTEGER|FLOAT|DOUBLE|REAL|
 
 
 def sanitize_cell(text: str, *, keep: str = "") -> str:
-    """`text` with control, escape and bidi characters as visible escapes (`\\e`, `\\n`, `\\u202e`), but those in `keep`."""
+    """`text` with control, escape and bidi characters as visible escapes (`\\e`, `\\u202e`), but those in `keep`."""
     return _CONTROL.sub(lambda found: found[0] if found[0] in keep else visible(found[0]), text)
 
 

@@ -74,13 +74,17 @@ def test_sanitised_text_is_printable_and_clean_text_is_unchanged(value: str) -> 
 
 def sample() -> pa.Table:
     """One column of each kind, with NULL, empty, long, wide, nested and marked-up values."""
-    return duckdb.execute("""
+    return (
+        duckdb.connect()
+        .from_query("""
         SELECT * FROM (VALUES
           (1, 'plain', 1.50::DECIMAL(6,2), true, DATE '2026-01-02', [1, 2], {'k': 'it''s', 'n': NULL}),
           (20, 'two' || chr(10) || 'lines, "quoted"', 22.25, false, NULL, [], {'k': '<b>|</b>', 'n': 7}),
           (NULL, '', NULL, NULL, DATE '1999-12-31', NULL, NULL),
           (300, '漢字 🐦 ' || chr(27) || '[31m', 0, true, DATE '2000-01-01', [NULL], {'k': NULL, 'n': 1})
-        ) t(id, "text & more", price, ok, day, list, record)""").to_arrow_table()
+        ) t(id, "text & more", price, ok, day, list, record)""")
+        .to_arrow_table()
+    )
 
 
 @pytest.mark.parametrize("mode", MODES)
