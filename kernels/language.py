@@ -1,16 +1,10 @@
 """The one door to Triton, so that every op can be imported where Triton does not exist (macOS)."""
 
-from __future__ import annotations
-
 import importlib
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
-
-constexpr = Any  # kernel parameters marked so are compile-time constants: Triton reads the annotation's text
-Pointer = Any
-Scalar = Any
 
 
 def _installed(name: str) -> Any:
@@ -24,6 +18,15 @@ def _installed(name: str) -> Any:
 
 triton = _installed("triton")
 tl = _installed("triton.language")
+
+if TYPE_CHECKING or triton is None:
+    Pointer: TypeAlias = Any
+    Scalar: TypeAlias = Any
+    Block: TypeAlias = Any
+    constexpr: TypeAlias = Any
+else:  # what Triton accepts as the annotation of a kernel's parameter
+    Pointer = Scalar = Block = tl.tensor
+    constexpr = tl.constexpr
 
 
 def jit(**options: Any) -> Callable[[Callable[..., Any]], Any]:
@@ -48,3 +51,13 @@ def uses_triton(tensor: torch.Tensor) -> bool:
     if tensor.is_cuda and triton is None:
         raise RuntimeError("CUDA tensors need Triton: pip install triton")
     return tensor.is_cuda or interpreting()
+
+
+def power_of_two(extent: int) -> int:
+    """The smallest power of two that is at least `extent`: the extent of a Triton block that covers it."""
+    return 1 << max(0, extent - 1).bit_length()
+
+
+def cdiv(extent: int, block: int) -> int:
+    """How many blocks cover the extent."""
+    return -(-extent // block)

@@ -3,10 +3,10 @@
 lse = log(exp(lse_a) + exp(lse_b)); out = out_a · exp(lse_a − lse) + out_b · exp(lse_b − lse).
 """
 
-from __future__ import annotations
-
 import torch
 
+from dql.kernels.configs import choose
+from dql.kernels.language import Pointer, Scalar, cdiv, constexpr, jit, power_of_two, tl, uses_triton
 from dql.kernels.layout import FLOATS, check
 
 
@@ -18,7 +18,8 @@ def merge_states(
     check("out_b", out_b, tuple(out_a.shape), dtypes=(out_a.dtype,), like=out_a)
     check("lse_a", lse_a, tuple(out_a.shape[:2]), dtypes=(torch.float32,), like=out_a)
     check("lse_b", lse_b, tuple(out_a.shape[:2]), dtypes=(torch.float32,), like=out_a)
-    return _cpu(out_a, lse_a, out_b, lse_b)
+    merge = _triton if uses_triton(out_a) else _cpu
+    return merge(out_a, lse_a, out_b, lse_b)
 
 
 def _cpu(
@@ -27,3 +28,48 @@ def _cpu(
     lse = torch.logaddexp(lse_a, lse_b)
     share_b = torch.exp(lse_b - lse).nan_to_num_(0.0)[..., None]  # both −inf: nothing seen, out_a's zeros stand
     return torch.lerp(out_a.float(), out_b.float(), share_b).to(out_a.dtype), lse
+
+
+def _triton(
+    out_a: torch.Tensor, lse_a: torch.Tensor, out_b: torch.Tensor, lse_b: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    tokens, heads, head_dim = out_a.shape
+    out, lse = torch.empty_like(out_a), torch.empty_like(lse_a)
+    config = choose("merge_states", "any")
+    grid = (cdiv(tokens * heads, config.blocks["BLOCK"]),)
+    _kernel[grid](
+        out_a, lse_a, out_b, lse_b, out, lse, tokens * heads, head_dim,
+        BLOCK_D=power_of_two(head_dim), **config.options(),
+    )  # fmt: skip
+    return out, lse
+
+
+@jit(do_not_specialize=["states"])
+def _kernel(
+    out_a: Pointer,
+    lse_a: Pointer,
+    out_b: Pointer,
+    lse_b: Pointer,
+    out: Pointer,
+    lse: Pointer,
+    states: Scalar,
+    head_dim: Scalar,
+    BLOCK: constexpr,
+    BLOCK_D: constexpr,
+) -> None:
+    state = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    present = state < states
+    a = tl.load(lse_a + state, mask=present, other=0.0)
+    b = tl.load(lse_b + state, mask=present, other=0.0)
+    largest = tl.maximum(a, b)
+    unseen = largest == float("-inf")
+    total = tl.exp(a - largest) + tl.exp(b - largest)
+    merged = tl.where(unseen, float("-inf"), largest + tl.log(total))
+    share_b = tl.where(unseen, 0.0, tl.exp(b - largest) / total)[:, None]
+    channel = tl.arange(0, BLOCK_D)
+    at = state[:, None] * head_dim + channel
+    inside = present[:, None] & (channel < head_dim)
+    value_a = tl.load(out_a + at, mask=inside, other=0.0).to(tl.float32)
+    value_b = tl.load(out_b + at, mask=inside, other=0.0).to(tl.float32)
+    tl.store(out + at, (value_a + share_b * (value_b - value_a)).to(out.dtype.element_ty), mask=inside)
+    tl.store(lse + state, merged, mask=present)

@@ -1,11 +1,12 @@
 """Per-row fp8 and int8, and int4 in groups of 128: how values become codes and scales."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch
 
+from dql.kernels.configs import choose
+from dql.kernels.device import row_scale, to_code
+from dql.kernels.language import Pointer, Scalar, constexpr, jit, tl, uses_triton
 from dql.kernels.layout import FLOATS, FP8, check
 
 GROUP = 128  # inputs that share one int4 scale
@@ -28,11 +29,34 @@ def encode(values: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, torc
 def quantize_rows(x: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
     """x [rows, width] → codes [rows, width] of fp8 e4m3 or int8, scales [rows] float32; x ≈ codes · scales[:, None]."""
     check("x", x, (None, None), dtypes=FLOATS)
-    return _quantize_cpu(x, dtype)
+    return _triton(x, dtype) if uses_triton(x) else encode(x, dtype)
 
 
-def _quantize_cpu(x: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
-    return encode(x, dtype)
+def _triton(x: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+    rows, width = x.shape
+    codes = torch.empty((rows, width), dtype=dtype, device=x.device)
+    scales = torch.empty(rows, device=x.device)
+    options = choose("quantize_rows", "any").options()
+    _kernel[(rows,)](x, codes, scales, width, LARGEST_CODE=largest_code(dtype), **options)
+    return codes, scales
+
+
+@jit()
+def _kernel(
+    x: Pointer, codes: Pointer, scales: Pointer, width: Scalar, LARGEST_CODE: constexpr, BLOCK: constexpr
+) -> None:
+    row = tl.program_id(0).to(tl.int64)
+    largest = tl.zeros((BLOCK,), tl.float32)
+    for start in range(0, width, BLOCK):
+        column = start + tl.arange(0, BLOCK)
+        value = tl.load(x + row * width + column, mask=column < width, other=0.0).to(tl.float32)
+        largest = tl.maximum(largest, tl.abs(value))
+    scale = row_scale(tl.max(largest), LARGEST_CODE)
+    tl.store(scales + row, scale)
+    for start in range(0, width, BLOCK):  # the row again, now from the cache
+        column = start + tl.arange(0, BLOCK)
+        value = tl.load(x + row * width + column, mask=column < width, other=0.0).to(tl.float32)
+        tl.store(codes + row * width + column, to_code(value / scale, codes.dtype.element_ty), mask=column < width)
 
 
 @dataclass(frozen=True, slots=True)

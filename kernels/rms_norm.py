@@ -3,17 +3,22 @@
 y = x / √(mean(x²) + eps) · (weight + offset); offset is 1 for Gemma, whose weights are stored around zero.
 """
 
-from __future__ import annotations
-
 import torch
 
+from dql.kernels.configs import choose
+from dql.kernels.device import row_scale, to_code
+from dql.kernels.language import Pointer, Scalar, constexpr, jit, power_of_two, tl, uses_triton
 from dql.kernels.layout import FLOATS, check
-from dql.kernels.quantize import encode
+from dql.kernels.quantize import encode, largest_code
+
+NARROW = 2048
 
 
 def rms_norm(x: torch.Tensor, weight: torch.Tensor, *, eps: float, offset: float = 0.0) -> torch.Tensor:
     """x [rows, width] → y [rows, width] in x's dtype; weight [width]. Computed in float32."""
     _check(x, weight)
+    if uses_triton(x):
+        return _triton(x, None, weight, x.dtype, eps, offset)[0]
     return _cpu(x, weight, eps, offset).to(x.dtype)
 
 
@@ -23,6 +28,8 @@ def add_rms_norm(
     """residual += x in place, then y = rms_norm(residual): x, residual, y [rows, width] of one dtype."""
     _check(x, weight)
     check("residual", residual, tuple(x.shape), dtypes=(x.dtype,), like=x)
+    if uses_triton(x):
+        return _triton(x, residual, weight, x.dtype, eps, offset)[0]
     residual += x
     return _cpu(residual, weight, eps, offset).to(x.dtype)
 
@@ -43,6 +50,9 @@ def rms_norm_quantized(
     _check(x, weight)
     if residual is not None:
         check("residual", residual, tuple(x.shape), dtypes=(x.dtype,), like=x)
+    if uses_triton(x):
+        return _triton(x, residual, weight, dtype, eps, offset)
+    if residual is not None:
         residual += x
     return encode(_cpu(x if residual is None else residual, weight, eps, offset), dtype)
 
@@ -56,3 +66,56 @@ def _cpu(x: torch.Tensor, weight: torch.Tensor, eps: float, offset: float) -> to
     wide = x.float()
     gain = weight.float() + offset if offset else weight.float()
     return torch.nn.functional.rms_norm(wide, (x.shape[1],), gain, eps)
+
+
+def _triton(
+    x: torch.Tensor, residual: torch.Tensor | None, weight: torch.Tensor, dtype: torch.dtype, eps: float, offset: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """One program a row; (y of `dtype`, scales, which only codes have)."""
+    rows, width = x.shape
+    quantised = dtype.itemsize == 1
+    y = torch.empty((rows, width), dtype=dtype, device=x.device)
+    scales = torch.empty(rows if quantised else 0, device=x.device)
+    config = choose("rms_norm", "narrow" if width <= NARROW else "wide")
+    _kernel[(rows,)](
+        x, x if residual is None else residual, weight, y, scales, width, eps, offset,
+        BLOCK=power_of_two(width),
+        ADD=residual is not None,
+        LARGEST_CODE=largest_code(dtype) if quantised else None,
+        **config.options(),
+    )  # fmt: skip
+    return y, scales
+
+
+@jit(do_not_specialize=["eps", "offset"])
+def _kernel(
+    x: Pointer,
+    residual: Pointer,
+    weight: Pointer,
+    y: Pointer,
+    scales: Pointer,
+    width: Scalar,
+    eps: Scalar,
+    offset: Scalar,
+    BLOCK: constexpr,
+    ADD: constexpr,
+    LARGEST_CODE: constexpr,
+) -> None:
+    row = tl.program_id(0).to(tl.int64)
+    column = tl.arange(0, BLOCK)
+    inside = column < width
+    at = row * width + column
+    value = tl.load(x + at, mask=inside, other=0.0).to(tl.float32)
+    if ADD:
+        value += tl.load(residual + at, mask=inside, other=0.0).to(tl.float32)
+        value = value.to(residual.dtype.element_ty)
+        tl.store(residual + at, value, mask=inside)
+        value = value.to(tl.float32)  # the norm sees what the residual stream keeps
+    gain = tl.load(weight + column, mask=inside, other=0.0).to(tl.float32) + offset
+    normed = value * tl.rsqrt(tl.sum(value * value) / width + eps) * gain
+    if LARGEST_CODE is None:
+        tl.store(y + at, normed.to(y.dtype.element_ty), mask=inside)
+    else:
+        scale = row_scale(tl.max(tl.where(inside, tl.abs(normed), 0.0)), LARGEST_CODE)
+        tl.store(scales + row, scale)
+        tl.store(y + at, to_code(normed / scale, y.dtype.element_ty), mask=inside)

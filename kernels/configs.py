@@ -1,0 +1,66 @@
+"""The table of tuned launch configurations: (op, shape class, architecture) → blocks, warps, stages.
+
+Nothing autotunes at run time: a row is measured once (benchmarks/kernels.py) and committed. Architecture is the CUDA
+compute capability times ten, 90 for Hopper; 0 is Triton's interpreter, whose small blocks make the tests' tiny shapes
+cross every tile boundary. A newer architecture uses the newest row that is not newer than itself.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from dql.kernels.language import interpreting, triton
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """One launch configuration; `blocks` are the kernel's compile-time block sizes by parameter name."""
+
+    blocks: Mapping[str, int] = field(default_factory=dict)
+    num_warps: int = 4
+    num_stages: int = 2
+
+    def options(self) -> dict[str, int]:
+        """The keyword arguments of a launch."""
+        return {**self.blocks, "num_warps": self.num_warps, "num_stages": self.num_stages}
+
+
+def _rows(op: str, architecture: int, configs: Mapping[str, Config]) -> dict[tuple[str, str, int], Config]:
+    return {(op, shape_class, architecture): config for shape_class, config in configs.items()}
+
+
+CONFIGS: Mapping[tuple[str, str, int], Config] = {
+    **_rows("rms_norm", 0, {"narrow": Config(), "wide": Config()}),
+    **_rows("rms_norm", 90, {"narrow": Config(num_warps=4), "wide": Config(num_warps=8)}),
+    **_rows("gated", 0, {"any": Config({"BLOCK": 16})}),
+    **_rows("gated", 90, {"any": Config({"BLOCK": 1024})}),
+    **_rows("gated_quantized", 0, {"any": Config({"BLOCK": 16})}),
+    **_rows("gated_quantized", 90, {"any": Config({"BLOCK": 4096}, num_warps=8)}),
+    **_rows("quantize_rows", 0, {"any": Config({"BLOCK": 16})}),
+    **_rows("quantize_rows", 90, {"any": Config({"BLOCK": 4096}, num_warps=8)}),
+    **_rows("merge_states", 0, {"any": Config({"BLOCK": 4})}),
+    **_rows("merge_states", 90, {"any": Config({"BLOCK": 16})}),
+    **_rows("rope", 0, {"any": Config({"HEADS": 2})}),
+    **_rows("rope", 90, {"any": Config({"HEADS": 8})}),
+}
+
+
+def architecture() -> int:
+    """Compute capability × 10 of the active device, or 0 under Triton's interpreter."""
+    return 0 if interpreting() else int(triton.runtime.driver.active.get_current_target().arch)
+
+
+def processors() -> int:
+    """Streaming multiprocessors of the active device; 4 under Triton's interpreter."""
+    if interpreting():
+        return 4
+    active = triton.runtime.driver.active
+    return int(active.utils.get_device_properties(active.get_current_device())["multiprocessor_count"])
+
+
+def choose(op: str, shape_class: str) -> Config:
+    """The row for this op and shape class on the active device; raises LookupError where the device is too old."""
+    present = architecture()
+    for candidate in sorted({key[2] for key in CONFIGS}, reverse=True):
+        if candidate <= present and (op, shape_class, candidate) in CONFIGS and (candidate > 0 or present == 0):
+            return CONFIGS[op, shape_class, candidate]
+    raise LookupError(f"no configuration of {op} ({shape_class}) for compute capability {present / 10}")

@@ -1,0 +1,40 @@
+"""A test here runs on the CPU path, on a CUDA device (mark gpu) and, from test_interpreter.py, in the interpreter."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def device(request: pytest.FixtureRequest) -> str:
+    name = str(request.param)
+    if name == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    return name
+
+
+@pytest.fixture(params=[torch.float32, torch.float16, torch.bfloat16], ids=["fp32", "fp16", "bf16"])
+def dtype(request: pytest.FixtureRequest) -> torch.dtype:
+    found = request.param
+    assert isinstance(found, torch.dtype)
+    return found
+
+
+@pytest.fixture(autouse=True)
+def poisoned_memory() -> Iterator[None]:
+    """Fresh tensors hold NaN, so that an output element nobody wrote cannot pass."""
+    if torch.cuda.is_available():  # there, the mode would also refuse ops that have no deterministic CUDA kernel
+        yield
+        return
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture
+def random(device: str) -> torch.Generator:
+    """Fresh inputs on every run; pytest prints the seed of a failing one."""
+    generator = torch.Generator(device="cpu")
+    print("seed", generator.seed())
+    return generator
