@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 import pyarrow as pa
 from wcwidth import clip, width
 
-from dql.render.cells import is_numeric, sanitize_cell, short_type, string_rows
+from dql.render.cells import is_numeric, short_type, string_rows
 from dql.render.sheet import Sheet
+from dql.sanitize import sanitize_cell
 
 _NARROWEST = 20  # columns are cut down to this width before whole columns are left out
 _DOT = "·"

@@ -11,11 +11,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
-# C0, DEL, C1, line separators, and the marks that reorder or hide text (bidi controls, byte-order mark).
-CONTROL = "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]"
-_CONTROL = re.compile(CONTROL)
-_NAMED = {"\0": "\\0", "\a": "\\a", "\b": "\\b", "\t": "\\t", "\n": "\\n", "\v": "\\v", "\f": "\\f", "\r": "\\r"}
-_NAMED["\x1b"] = "\\e"
+from dql.sanitize import CONTROL, sanitize_cell
 
 _SHORT_TYPES = {
     "TINYINT": "int8",
@@ -30,17 +26,6 @@ _SHORT_TYPES = {
     "UHUGEINT": "uint128",
 }
 _NUMERIC = re.compile(r"(U?(TINY|SMALL|BIG|HUGE)INT|U?INTEGER|FLOAT|DOUBLE|REAL|DECIMAL(\(.*\))?)$")
-
-
-def sanitize_cell(text: str, *, keep: str = "") -> str:
-    """`text` with control, escape and bidi characters as visible escapes (`\\e`, `\\u202e`), but those in `keep`."""
-    return _CONTROL.sub(lambda found: found[0] if found[0] in keep else visible(found[0]), text)
-
-
-def visible(char: str) -> str:
-    """The escape that stands for one control character."""
-    code = ord(char)
-    return _NAMED.get(char) or (f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}")
 
 
 def text_columns(table: pa.Table, *, json: bool = False) -> pa.Table:

@@ -11,8 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from wcwidth import width
 
-from dql.render.cells import CONTROL, rewrite, sanitize_cell, string_rows, text_columns
+from dql.render.cells import rewrite, string_rows, text_columns
 from dql.render.sheet import Sheet
+from dql.sanitize import CONTROL, sanitize_cell
 
 _BLOCK = 50_000  # rows written at once
 # DuckDB escapes C0 in JSON strings itself; these it leaves raw. NaN and Infinity are words JSON does not have.

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 import pyarrow as pa
 
-from dql.render.cells import CONTROL, is_numeric, sanitize_cell, string_rows, text_columns
+from dql.render.cells import is_numeric, string_rows, text_columns
 from dql.render.sheet import Sheet
+from dql.sanitize import CONTROL, sanitize_cell
 
 _MARKDOWN = re.compile(r"[\\`*\[\]|~]|(?<!\w)_|_(?!\w)")
 _LATEX = {char: "\\" + char for char in "&%$#_{}"} | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}"}

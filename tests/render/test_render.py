@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from wcwidth import width
 
 from dql.errors import ConfigError
-from dql.render import MODES, Layout, mode_named, render, sanitize_cell
+from dql.render import MODES, Layout, mode_named, render
+from dql.sanitize import sanitize_cell
 
 GOLDEN = Path(__file__).parent / "golden"
 RAW_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
@@ -89,10 +90,10 @@ def sample() -> pa.Table:
 
 @pytest.mark.parametrize("mode", MODES)
 def test_modes_print_their_golden_text(mode: str) -> None:
-    """Golden files; DQL_REWRITE=1 writes them anew."""
+    """Golden files; REWRITE_GOLDEN=1 writes them anew."""
     golden = GOLDEN / f"{mode}.txt"
     printed = text(sample(), mode) + "\n"
-    if os.environ.get("DQL_REWRITE"):
+    if os.environ.get("REWRITE_GOLDEN"):
         golden.write_text(printed, encoding="utf-8")
     assert printed == golden.read_text(encoding="utf-8")
 

@@ -1,0 +1,19 @@
+"""Text from data, files or models made safe to print. Imports nothing heavy: every face uses it."""
+
+import re
+
+# C0, DEL, C1, line separators, and the marks that reorder or hide text (bidi controls, byte-order mark).
+CONTROL = "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]"
+_CONTROL = re.compile(CONTROL)
+_NAMED = {"\0": "\\0", "\a": "\\a", "\b": "\\b", "\t": "\\t", "\n": "\\n", "\v": "\\v", "\f": "\\f", "\r": "\\r"}
+_NAMED["\x1b"] = "\\e"
+
+
+def sanitize_cell(text: str, *, keep: str = "") -> str:
+    """`text` with control, escape and bidi characters as visible escapes (`\\e`, `\\u202e`), but those in `keep`."""
+    return _CONTROL.sub(lambda found: found[0] if found[0] in keep else _visible(found[0]), text)
+
+
+def _visible(char: str) -> str:
+    code = ord(char)
+    return _NAMED.get(char) or (f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}")
