@@ -1,0 +1,283 @@
+"""What names mean: tables, files, frames and functions, through the one DuckDB connection of a session.
+
+DuckDB never calls into Python here. One stream is open on the main connection at a time (DuckDB allows no more);
+what inference produced meets SQL again on a second cursor, batch by batch or through a scratch database that spills.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import count
+
+import duckdb
+import pyarrow as pa
+
+from dql.config import Config
+from dql.errors import BindError, ConfigError, DqlError, ExecutionError, OutOfMemoryError, ParseError, name_hint
+
+SCRATCH = "dql_scratch"
+Params = Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A column as DuckDB describes it: its name and SQL type."""
+
+    name: str
+    type: str
+
+
+@dataclass(frozen=True, slots=True)
+class TableInfo:
+    """A table, view or frame that a query can name."""
+
+    name: str
+    kind: str
+    columns: tuple[Field, ...]
+
+
+class Catalog:
+    """The session's DuckDB. `path` None is in memory; frames are known by name until they are replaced."""
+
+    def __init__(self, path: str | None, config: Config) -> None:
+        with _errors():
+            self._main = duckdb.connect(path or ":memory:")
+            self._main.execute("SET python_enable_replacements = false")
+            self._main.execute("SET enable_progress_bar = false")
+            if config.memory_limit:
+                self._main.execute(f"SET memory_limit = {quote_string(config.memory_limit)}")
+            if config.threads:
+                self._main.execute(f"SET threads = {config.threads}")
+            self._main.execute(f"ATTACH ':memory:' AS {SCRATCH}")
+            self._side = self._main.cursor()
+        self._frames: dict[str, object] = {}
+        self._scratch_ids = count()
+        self._aggregates: frozenset[str] | None = None
+
+    # ---- describing -------------------------------------------------------------------------------------------
+
+    def describe(self, sql: str, params: Params | None = None) -> tuple[Field, ...]:
+        """Columns of a query, without running it. Raises BindError or ParseError in DuckDB's words."""
+        with _errors():
+            relation = self._main.sql(sql, params=self._used(sql, params))
+            return tuple(Field(n, str(t)) for n, t in zip(relation.columns, relation.types, strict=True))
+
+    def table_names(self, sql: str) -> set[str]:
+        """Names that `sql` reads from: tables, views, files, frames."""
+        with _errors():
+            return set(self._main.get_table_names(sql, qualified=True))
+
+    def has_table(self, name: str) -> bool:
+        """Whether a table, view or registered frame of this name exists."""
+        with _errors():
+            found = self._main.execute(
+                "SELECT 1 FROM duckdb_tables() WHERE lower(table_name) = lower($1) UNION ALL "
+                "SELECT 1 FROM duckdb_views() WHERE lower(view_name) = lower($1) AND NOT internal LIMIT 1",
+                [name],
+            ).fetchone()
+        return found is not None
+
+    def tables(self) -> list[TableInfo]:
+        """Every table, view and frame of the session, with its columns."""
+        with _errors():
+            rows = self._main.execute(
+                "SELECT c.table_name, t.table_type, c.column_name, c.data_type FROM information_schema.columns c "
+                "JOIN information_schema.tables t USING (table_catalog, table_schema, table_name) "
+                f"WHERE c.table_catalog <> '{SCRATCH}' AND c.table_schema NOT IN ('dql', 'information_schema') "
+                "ORDER BY c.table_name, c.ordinal_position"
+            ).fetchall()
+        columns: dict[tuple[str, str], list[Field]] = {}
+        for table, kind, column, data_type in rows:
+            name = "frame" if table in self._frames else "view" if kind == "VIEW" else "table"
+            columns.setdefault((table, name), []).append(Field(column, data_type))
+        return [TableInfo(name, kind, tuple(fields)) for (name, kind), fields in columns.items()]
+
+    @property
+    def aggregates(self) -> frozenset[str]:
+        """Lower-case names of DuckDB's aggregate functions."""
+        if self._aggregates is None:
+            with _errors():
+                rows = self._main.execute(
+                    "SELECT DISTINCT lower(function_name) FROM duckdb_functions() WHERE function_type = 'aggregate'"
+                ).fetchall()
+            self._aggregates = frozenset(name for (name,) in rows)
+        return self._aggregates
+
+    # ---- frames -----------------------------------------------------------------------------------------------
+
+    def register(self, name: str, frame: object) -> None:
+        """Make a Polars or pandas frame, Arrow table or reader, or mapping of columns known as `name`."""
+        with _errors():
+            self._main.register(name, as_arrow(name, frame))
+        self._frames[name] = frame
+
+    # ---- running ----------------------------------------------------------------------------------------------
+
+    def execute(self, sql: str, params: Params | None = None) -> duckdb.DuckDBPyConnection:
+        """Run one plain statement on the main connection."""
+        with _errors():
+            return self._main.execute(sql, self._used(sql, params))
+
+    def stream(self, sql: str, rows: int, params: Params | None = None) -> Iterator[pa.RecordBatch]:
+        """Batches of a query in order, at most `rows` each and at least one; closing the iterator stops the query."""
+        with _errors():
+            reader = self._main.sql(sql, params=self._used(sql, params)).to_arrow_reader(rows)
+        empty = True
+        try:
+            while True:
+                with _errors():
+                    try:
+                        batch = reader.read_next_batch()
+                    except StopIteration:
+                        break
+                if batch.num_rows:
+                    empty = False
+                    yield batch
+            if empty:
+                yield pa.RecordBatch.from_pylist([], schema=reader.schema)
+        finally:
+            reader.close()
+
+    def map_batch(self, sql: str, name: str, batch: pa.RecordBatch) -> list[pa.RecordBatch]:
+        """Run a row-wise query over one batch, known to it as `name`; at least one batch comes back."""
+        with _errors():
+            self._side.register(name, pa.Table.from_batches([batch]))
+            try:
+                table = self._side.sql(sql).to_arrow_table()
+            finally:
+                self._side.unregister(name)
+        return table.to_batches() or [pa.RecordBatch.from_pylist([], schema=table.schema)]
+
+    def materialise(self, batches: Iterable[pa.RecordBatch]) -> str:
+        """Keep batches, of which there is at least one, in a scratch table that spills; returns its name for SQL."""
+        name = f"{SCRATCH}.t{next(self._scratch_ids)}"
+        for number, batch in enumerate(batches):
+            verb = f"INSERT INTO {name}" if number else f"CREATE TABLE {name} AS"
+            with _errors():
+                self._side.register("dql_batch", pa.Table.from_batches([batch]))
+                self._side.execute(f"{verb} SELECT * FROM dql_batch")
+                self._side.unregister("dql_batch")
+        return name
+
+    def texts(self, sql: str, params: Params | None = None) -> list[str]:
+        """The values of a query of one text column, NULLs left out. Raises BindError for any other shape."""
+        with _errors():
+            relation = self._main.sql(sql, params=self._used(sql, params))
+            if len(relation.columns) != 1:
+                raise BindError(f"a query of labels has one column, not {len(relation.columns)}")
+            return [str(value) for (value,) in relation.fetchall() if value is not None]
+
+    def drop(self, name: str) -> None:
+        """Forget a scratch table."""
+        with _errors():
+            self._side.execute(f"DROP TABLE IF EXISTS {name}")
+
+    def interrupt(self) -> None:
+        """Stop what runs now; callable from any thread."""
+        self._main.interrupt()
+        self._side.interrupt()
+
+    def close(self) -> None:
+        self._side.close()
+        self._main.close()
+
+    def _used(self, sql: str, params: Params | None) -> dict[str, object] | None:
+        """The parameters that this statement names; DuckDB refuses any others."""
+        if not params or "$" not in sql:
+            return None
+        names = set().union(*(s.named_parameters for s in self._main.extract_statements(sql)))
+        missing = names - params.keys()
+        if missing:
+            name = sorted(missing)[0]
+            raise BindError(f"no value for parameter ${name}", hint=name_hint(name, params))
+        return {name: params[name] for name in names} or None
+
+
+def as_arrow(name: str, frame: object) -> object:
+    """The Arrow form of a frame from the user's scope. Raises BindError for what is no table."""
+    if isinstance(frame, pa.Table | pa.RecordBatchReader):
+        return frame
+    if isinstance(frame, pa.RecordBatch):
+        return pa.Table.from_batches([frame])
+    if isinstance(frame, Mapping):
+        return pa.table(dict(frame))
+    module = type(frame).__module__.partition(".")[0]
+    if module == "polars":
+        collected = frame.collect() if hasattr(frame, "collect") else frame
+        if hasattr(collected, "to_frame") and not hasattr(collected, "columns"):
+            collected = collected.to_frame()
+        return collected.to_arrow()  # type: ignore[attr-defined]
+    if module == "pandas":
+        return pa.Table.from_pandas(frame, preserve_index=False)
+    if module in ("pyarrow", "duckdb", "_duckdb") or hasattr(frame, "__arrow_c_stream__"):
+        return frame
+    raise BindError(
+        f"{name} is a {type(frame).__name__}, not a table",
+        hint="dql reads Polars and pandas frames, Arrow tables, and mappings of columns",
+    )
+
+
+def is_frame(value: object) -> bool:
+    """Whether a variable of the caller can stand for a table."""
+    return (
+        type(value).__module__.partition(".")[0] in ("polars", "pandas")
+        and hasattr(value, "columns")
+        or (not isinstance(value, type) and hasattr(value, "__arrow_c_stream__"))
+    )
+
+
+def quote_string(text: str) -> str:
+    """An SQL string literal."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def quote_name(name: str) -> str:
+    """An SQL identifier, always quoted."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+@contextmanager
+def _errors() -> Iterator[None]:
+    """DuckDB's errors as dql's own; an interrupted query as KeyboardInterrupt."""
+    try:
+        yield
+    except duckdb.Error as error:
+        raise translate(error) from error
+    except RuntimeError as error:
+        if "interrupted" in str(error).lower():
+            raise KeyboardInterrupt from error
+        raise
+    except pa.ArrowException as error:
+        if "interrupted" in str(error).lower():
+            raise KeyboardInterrupt from error
+        raise ExecutionError(str(error)) from error
+
+
+_PLACE = re.compile(r"\n+LINE (\d+): (.*)\n( *)\^\s*$", re.DOTALL)
+
+
+def translate(error: duckdb.Error) -> DqlError:
+    """A dql error that says what DuckDB said, without its decoration."""
+    text = _PLACE.sub("", str(error)).strip()
+    kind, _, message = text.partition(" Error: ")
+    message, _, rest = (message or text).partition("\n")
+    hint = " ".join(rest.split()) or None
+    if isinstance(error, duckdb.InterruptException):
+        raise KeyboardInterrupt from error
+    if isinstance(error, duckdb.OutOfMemoryException):
+        return OutOfMemoryError(message, hint=hint or "raise DQL_MEMORY_LIMIT or read fewer columns")
+    if isinstance(error, duckdb.ParserException):
+        return ParseError(message, hint=hint)
+    if isinstance(error, duckdb.BinderException | duckdb.CatalogException):
+        return BindError(message, hint=hint)
+    if isinstance(error, duckdb.IOException | duckdb.HTTPException | duckdb.PermissionException):
+        return ExecutionError(message, hint=hint)
+    if isinstance(error, duckdb.ResourceInUseException):
+        return ExecutionError(
+            "another result of this session is still being read",
+            hint="read it to its end, close it, or use dql.connect()",
+        )
+    if kind in ("Invalid Configuration",):
+        return ConfigError(message, hint=hint)
+    return ExecutionError(message, hint=hint)

@@ -1,0 +1,84 @@
+"""Process settings: where things lie and what this process may use. Frozen; contract settings are apart (`WITH`, `SET`).
+
+Each value comes from the environment (`DQL_HOME=…`) or its default; an unknown `DQL_` variable is an error.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from functools import cached_property
+from pathlib import Path
+
+from platformdirs import user_config_path, user_data_path, user_state_path
+
+from dql.errors import ConfigError, name_hint
+
+_PREFIX = "DQL_"
+_NOT_SETTINGS = {"DQL_DEBUG"}  # read by the command line alone: show tracebacks
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings of one process.
+
+    home: models and profiles. model: the default model. memory_limit: DuckDB's, such as "4GiB" ("" leaves DuckDB's
+    own default). threads: CPU threads for both DuckDB and inference (0 = all cores). offline: never use the network.
+    """
+
+    home: Path = user_data_path("dql")
+    model: str = "smollm2"
+    memory_limit: str = ""
+    threads: int = 0
+    offline: bool = False
+
+    @classmethod
+    def load(cls, environ: Mapping[str, str] = os.environ) -> "Config":
+        """Read `DQL_*` variables. Raises ConfigError on an unknown name or a value of the wrong kind."""
+        known = {f.name: f for f in fields(cls)}
+        values: dict[str, object] = {}
+        for variable, text in environ.items():
+            if not variable.startswith(_PREFIX) or variable in _NOT_SETTINGS:
+                continue
+            name = variable.removeprefix(_PREFIX).lower()
+            if name not in known:
+                raise ConfigError(
+                    f"unknown setting {variable}", hint=name_hint(variable, [_PREFIX + n.upper() for n in known])
+                )
+            values[name] = _convert(variable, text, getattr(cls, name))
+        return cls(**values)  # type: ignore[arg-type]
+
+    @property
+    def models_dir(self) -> Path:
+        return self.home / "models"
+
+    @cached_property
+    def num_threads(self) -> int:
+        return self.threads or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+    @property
+    def history_file(self) -> Path:
+        return user_state_path("dql") / "history"
+
+    @property
+    def startup_file(self) -> Path:
+        return user_config_path("dql") / "dqlrc"
+
+    def sources(self, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+        """Each setting's name → "environment" or "default"."""
+        return {f.name: "environment" if _PREFIX + f.name.upper() in environ else "default" for f in fields(self)}
+
+
+def _convert(variable: str, text: str, default: object) -> object:
+    if isinstance(default, Path):
+        return Path(text).expanduser()
+    if isinstance(default, bool):
+        if text.lower() in ("1", "true", "yes", "on"):
+            return True
+        if text.lower() in ("0", "false", "no", "off", ""):
+            return False
+        raise ConfigError(f"{variable}={text!r} is not a truth value", hint="write 1 or 0")
+    if isinstance(default, int):
+        if text.isdecimal():
+            return int(text)
+        raise ConfigError(f"{variable}={text!r} is not a whole number", hint="write a number such as 4")
+    return text

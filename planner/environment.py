@@ -1,0 +1,77 @@
+"""What a query may refer to while it is bound: tables, models, functions, parameters, settings."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import count
+from typing import Protocol
+
+from dql.grammar import ast
+from dql.planner.contract import Value
+from dql.planner.logical import Column, LogicalPlan
+
+
+class ColumnInfo(Protocol):
+    """A column as the catalog describes it."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def type(self) -> str: ...
+
+
+class Catalog(Protocol):
+    """What the binder asks of the relational engine; nothing of a query runs but subqueries of constant labels."""
+
+    def describe(self, sql: str, params: Mapping[str, object] | None = None) -> Sequence[ColumnInfo]: ...
+    def table_names(self, sql: str) -> set[str]: ...
+    def texts(self, sql: str, params: Mapping[str, object] | None = None) -> list[str]: ...
+    @property
+    def aggregates(self) -> frozenset[str]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Macro:
+    """A function of the session whose body holds inference."""
+
+    params: tuple[ast.Parameter, ...]
+    body: ast.Expr
+
+
+@dataclass(frozen=True)
+class Environment:
+    """Everything names can mean in one statement. `views` hold inference; plain ones are the catalog's.
+
+    model: the session's default. check_model turns a model as written into its registered name, or raises BindError.
+    """
+
+    catalog: Catalog
+    check_model: Callable[[ast.ModelRef], str]
+    model: str
+    params: Mapping[str, object] = field(default_factory=dict)
+    settings: Mapping[str, Value] = field(default_factory=dict)
+    macros: Mapping[str, Macro] = field(default_factory=dict)
+    views: Mapping[str, ast.Query] = field(default_factory=dict)
+    ctes: tuple[ast.Cte, ...] = ()
+    plans: dict[str, tuple[LogicalPlan, tuple[str, ...]]] = field(default_factory=dict)
+    _numbers: "count[int]" = field(default_factory=count)
+
+    def new_column(self, label: str, sql_type: str = "") -> Column:
+        """A column whose name no other column of this statement has."""
+        return Column(f"_{next(self._numbers)}", sql_type, label)
+
+    def keep_plan(self, plan: LogicalPlan, types: tuple[str, ...]) -> str:
+        """Make a plan whose columns have these types readable by SQL as a table; returns that table's name."""
+        name = f"dql_in_{len(self.plans)}"
+        self.plans[name] = (plan, types)
+        return name
+
+    def stub(self, name: str) -> str:
+        """A select list with the names and types of a kept plan's columns."""
+        plan, types = self.plans[name]
+        return ", ".join(f'CAST(NULL AS {t}) AS "{c.name}"' for c, t in zip(plan.columns, types, strict=True))
+
+    def with_model(self, model: str) -> "Environment":
+        return replace(self, model=model)
+
+    def with_ctes(self, ctes: tuple[ast.Cte, ...]) -> "Environment":
+        return replace(self, ctes=(*self.ctes, *ctes))

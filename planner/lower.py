@@ -1,0 +1,206 @@
+"""Logical plan → physical plan: relational nodes between two inference nodes become one DuckDB query."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from itertools import count
+
+from dql.catalog import quote_name
+from dql.errors import BindError
+from dql.grammar import ast
+from dql.grammar.unparse import to_sql
+from dql.grammar.walk import walk
+from dql.planner.constants import constant
+from dql.planner.logical import (
+    Aggregate,
+    Column,
+    Distinct,
+    Filter,
+    Infer,
+    InferCall,
+    Limit,
+    LogicalPlan,
+    Project,
+    Scan,
+    Sort,
+    Window,
+)
+from dql.planner.physical import CallExec, FragmentExec, InferExec, LimitExec, MapExec, PhysicalPlan
+
+
+@dataclass(frozen=True, slots=True)
+class _Sql:
+    """SQL under construction. `stream` is the plan whose batches it maps row by row, known to it as `name`."""
+
+    text: str
+    inputs: tuple[tuple[str, PhysicalPlan], ...] = ()
+    stream: PhysicalPlan | None = None
+    name: str = ""
+
+    def over(self, text: str, rowwise: bool = False) -> "_Sql":
+        """A query around this one; one that is not row-wise needs its input whole."""
+        if self.stream is None or rowwise:
+            return replace(self, text=text)
+        return _Sql(text, (*self.inputs, (self.name, self.stream)))
+
+
+class Lowering:
+    """Lowers the plans of one query. `params` are the values of parameters in LIMIT."""
+
+    def __init__(self, params: Mapping[str, object]) -> None:
+        self._params = params
+        self._numbers = count()
+
+    def lower(self, plan: LogicalPlan, stops_early: bool = False) -> PhysicalPlan:
+        """The physical plan that yields the columns of `plan` by name, in order."""
+        return self._finish(self._sql(plan, stops_early))
+
+    def _finish(self, sql: _Sql) -> PhysicalPlan:
+        if sql.stream is None:
+            return FragmentExec(sql.text, sql.inputs)
+        if sql.text == f"SELECT * FROM {sql.name}":
+            return sql.stream
+        return MapExec(sql.stream, sql.text, sql.name)
+
+    def _sql(self, plan: LogicalPlan, early: bool) -> _Sql:
+        match plan:
+            case Scan():
+                return _Sql(plan.sql, tuple((name, self.lower(child)) for name, child in plan.inputs))
+            case Infer():
+                return self._stream(self._infer(plan, early))
+            case Limit():
+                return self._limit(plan, early)
+            case Filter():
+                below = self._sql(plan.child, early)
+                text = f"SELECT * FROM {_table(below)} WHERE {to_sql(plan.predicate)}"
+                return below.over(text, rowwise=_is_rowwise(plan.predicate))
+            case Project():
+                below = self._sql(plan.child, early)
+                text = f"SELECT {_items(plan.exprs, plan.outputs)} FROM {_table(below)}"
+                return below.over(text, rowwise=all(_is_rowwise(e) for e in plan.exprs))
+        below = self._sql(plan.child, False)  # type: ignore[attr-defined]
+        return below.over(_blocking(plan, _table(below)))
+
+    def _stream(self, plan: PhysicalPlan) -> _Sql:
+        name = f"dql_rows_{next(self._numbers)}"
+        return _Sql(f"SELECT * FROM {name}", (), plan, name)
+
+    def _limit(self, plan: Limit, early: bool) -> _Sql:
+        limit, offset = self._whole(plan.limit.count if plan.limit else None), self._whole(plan.offset)
+        percent = plan.limit is not None and plan.limit.percent
+        constant_limit = not percent and not isinstance(limit, ast.Expr) and not isinstance(offset, ast.Expr)
+        below = self._sql(plan.child, early=constant_limit)
+        if below.stream is not None and constant_limit:
+            return self._stream(LimitExec(self._finish(below), limit, offset or 0))  # type: ignore[arg-type]
+        return below.over(_limit_text(plan, _table(below)))
+
+    def _whole(self, node: ast.Expr | None) -> int | ast.Expr | None:
+        """A LIMIT's number, or its expression where only DuckDB can tell."""
+        if node is None:
+            return None
+        try:
+            value = constant(node, self._params)
+        except BindError:
+            return node
+        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+            raise BindError("LIMIT and OFFSET are whole numbers, not negative", span=node.span)
+        return value
+
+    def _infer(self, plan: Infer, early: bool) -> InferExec:
+        """The calls, over a query that computes their holes and guards as columns."""
+        below = self._sql(plan.child, early)
+        items = [f"{quote_name(c.name)}" for c in plan.child.columns]
+        carried = {c.name: c for c in plan.child.columns}
+        rowwise = True
+        calls: list[CallExec] = []
+        for call in plan.calls:
+            holes: list[str] = []
+            template: list[str | int] = []
+            for part in call.prompt.parts:
+                if isinstance(part, str):
+                    template.append(part)
+                    continue
+                template.append(len(holes))
+                holes.append(self._computed(part, "VARCHAR", carried, items))
+                rowwise = rowwise and _is_rowwise(part)
+            guard = self._guard(call, carried, items)
+            rowwise = rowwise and all(_is_rowwise(g) for g in call.guards)
+            calls.append(_call_exec(call, tuple(template), tuple(holes), guard))
+        below = below.over(f"SELECT {', '.join(items)} FROM {_table(below)}", rowwise=rowwise)
+        return InferExec(self._finish(below), tuple(calls), early)
+
+    def _computed(self, expr: ast.Node, sql_type: str, carried: Mapping[str, Column], items: list[str]) -> str:
+        if isinstance(expr, ast.Column) and len(expr.path) == 1 and carried[expr.path[0]].type == sql_type:
+            return expr.path[0]
+        name = f"dql_x_{next(self._numbers)}"
+        items.append(f"CAST({to_sql(expr)} AS {sql_type}) AS {name}")
+        return name
+
+    def _guard(self, call: InferCall, carried: Mapping[str, Column], items: list[str]) -> str | None:
+        if not call.guards:
+            return None
+        return self._computed(ast.And(call.guards) if len(call.guards) > 1 else call.guards[0], "BOOLEAN", carried, items)
+
+
+def _call_exec(call: InferCall, template: tuple[str | int, ...], holes: tuple[str, ...], guard: str | None) -> CallExec:
+    return CallExec(
+        op=call.op,
+        template=template,
+        bare=call.prompt.bare,
+        holes=holes,
+        guard=guard,
+        out=call.out.name,
+        type=call.out.type,
+        model=call.model,
+        labels=call.labels,
+        multi=call.multi,
+        low=call.low,
+        high=call.high,
+        system=call.system,
+        instruction=call.instruction,
+        examples=call.examples,
+        decoding=call.decoding,
+        details=call.details,
+        label=call.out.label or call.text,
+    )
+
+
+def _blocking(plan: LogicalPlan, table: str) -> str:
+    """SQL of a node that needs its whole input."""
+    match plan:
+        case Sort():
+            return f"SELECT * FROM {table} ORDER BY {_list(plan.keys)}"
+        case Distinct():
+            on = f" ON ({_list(plan.on)})" if plan.on else ""
+            keys = f" ORDER BY {_list(plan.keys)}" if plan.keys else ""
+            return f"SELECT DISTINCT{on} * FROM {table}{keys}"
+        case Window():
+            named = f" WINDOW {_list(plan.named)}" if plan.named else ""
+            return f"SELECT *, {_items(plan.exprs, plan.added)} FROM {table}{named}"
+        case Aggregate():
+            grouping = f" GROUP BY {_list(plan.grouping)}" if plan.grouping else ""
+            return f"SELECT {_items(plan.exprs, plan.outputs)} FROM {table}{grouping}"
+    raise TypeError(f"no such node: {type(plan).__name__}")
+
+
+def _limit_text(plan: Limit, table: str) -> str:
+    limit = f" LIMIT {to_sql(plan.limit.count)}{'%' if plan.limit.percent else ''}" if plan.limit else ""
+    offset = f" OFFSET {to_sql(plan.offset)}" if plan.offset is not None else ""
+    return f"SELECT * FROM {table}{limit}{offset}"
+
+
+def _table(sql: _Sql) -> str:
+    head, _, name = sql.text.rpartition("SELECT * FROM ")
+    return name if not head and name == sql.name else f"({sql.text})"
+
+
+def _items(exprs: tuple[ast.Expr, ...], columns: tuple[Column, ...]) -> str:
+    return ", ".join(f"{to_sql(e)} AS {quote_name(c.name)}" for e, c in zip(exprs, columns, strict=True))
+
+
+def _list(nodes: tuple[ast.Node, ...]) -> str:
+    return ", ".join(to_sql(node) for node in nodes)
+
+
+def _is_rowwise(node: ast.Node) -> bool:
+    """Whether a row's value depends on that row alone."""
+    return not any(isinstance(n, ast.Query) for n in walk(node))

@@ -1,0 +1,44 @@
+"""The rules, in order, and the loop that applies them until none changes the plan."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from dql.planner.logical import LogicalPlan
+from dql.planner.rules.cheap_before_dear import cheap_before_dear
+from dql.planner.rules.equal_calls_once import equal_calls_once
+from dql.planner.rules.filter_before_inference import filter_before_inference
+from dql.planner.rules.inference_after_limit import inference_after_limit
+from dql.planner.rules.prune_columns import prune_columns
+
+Rule = Callable[[LogicalPlan], LogicalPlan]
+
+RULES: tuple[Rule, ...] = (
+    filter_before_inference,
+    cheap_before_dear,
+    inference_after_limit,
+    equal_calls_once,
+    prune_columns,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """A rule that changed the plan, with the plan before and after."""
+
+    rule: str
+    before: LogicalPlan
+    after: LogicalPlan
+
+
+def optimize(plan: LogicalPlan, rules: tuple[Rule, ...] = RULES) -> tuple[LogicalPlan, tuple[Applied, ...]]:
+    """The plan after all rules, and what each of them did."""
+    applied: list[Applied] = []
+    while True:
+        start = plan
+        for rule in rules:
+            after = rule(plan)
+            if after != plan:
+                applied.append(Applied(rule.__name__, plan, after))
+                plan = after
+        if plan == start:
+            return plan, tuple(applied)

@@ -1,0 +1,93 @@
+"""The physical plan: what the executor runs, as plain frozen data. Relational text is DuckDB SQL; a call is a
+placement on the engine. A plan of this kind can be printed, compared and sent elsewhere.
+"""
+
+from dataclasses import dataclass
+
+from dql.planner.logical import Decoding, Labels, Operator
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """How one call runs: one point of the search space."""
+
+    weights: str = "fp32"
+    kv_cache: str = "fp32"
+    prefix: str = "tree"
+
+
+@dataclass(frozen=True, slots=True)
+class CallExec:
+    """One call over a batch: its prompt's text with numbered holes, and the columns that fill them.
+
+    guard: the column that is TRUE where the call runs, or None for every row. out: the answer's column and SQL type.
+    """
+
+    op: Operator
+    template: tuple[str | int, ...]
+    bare: bool
+    holes: tuple[str, ...]
+    guard: str | None
+    out: str
+    type: str
+    model: str
+    labels: Labels = Labels(())
+    multi: bool = False
+    low: int = 0
+    high: int = 10
+    system: str | None = None
+    instruction: str | None = None
+    examples: tuple[tuple[str, str], ...] = ()
+    decoding: Decoding = Decoding()
+    details: bool = False
+    label: str = ""
+    placement: Placement = Placement()
+
+
+@dataclass(frozen=True, slots=True)
+class PhysicalPlan:
+    """A node. Every node yields Arrow batches, the first of them perhaps empty, so that the schema is always known."""
+
+
+@dataclass(frozen=True, slots=True)
+class FragmentExec(PhysicalPlan):
+    """A DuckDB query over whole inputs, each kept in a scratch table that the query knows by the input's name."""
+
+    sql: str
+    inputs: tuple[tuple[str, PhysicalPlan], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class MapExec(PhysicalPlan):
+    """A row-wise DuckDB query, run on each batch of its child; it knows the batch as `name`."""
+
+    child: PhysicalPlan
+    sql: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class InferExec(PhysicalPlan):
+    """Its child's columns and one column per call. With `stops_early`, batches start small: a LIMIT may end the run."""
+
+    child: PhysicalPlan
+    calls: tuple[CallExec, ...]
+    stops_early: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LimitExec(PhysicalPlan):
+    """The first `limit` rows after `offset`; its child stops when they are there."""
+
+    child: PhysicalPlan
+    limit: int | None
+    offset: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class QueryPlan:
+    """A whole query: its root and its columns as the user sees them."""
+
+    root: PhysicalPlan
+    names: tuple[str, ...]
+    types: tuple[str, ...]

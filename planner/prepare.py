@@ -1,0 +1,75 @@
+"""Expressions made ready for binding: macros expanded, inference calls checked and marked, their templates parsed."""
+
+from dataclasses import replace
+
+from dql.errors import BindError, PlanError
+from dql.grammar import ast
+from dql.grammar.walk import children, transform, with_children
+from dql.planner.calls import bind_call, is_inference
+from dql.planner.environment import Environment, Macro
+from dql.planner.guards import Inference
+
+_MAX_EXPANSION = 50  # macros inside macros; a cycle would never end
+
+
+def prepare(node: ast.Node, env: Environment, depth: int = 0) -> ast.Node:
+    """`node` with each inference call as an `Inference`, its holes prepared too. Queries below are left alone."""
+    if isinstance(node, ast.Query):
+        return node
+    if isinstance(node, ast.Call) and is_inference(node, env):
+        if (macro := env.macros.get(node.name[-1].lower())) is not None:
+            if depth > _MAX_EXPANSION:
+                raise PlanError(f"function {node.name[-1]} calls itself", span=node.span)
+            expanded = expand(node, macro)
+            return replace(prepare(expanded, env, depth + 1), span=node.span)
+        below = with_children(node, [prepare(child, env, depth) for child in children(node)])
+        assert isinstance(below, ast.Call)
+        return bind_call(below, env, lambda hole: prepare_expr(hole, env, depth))
+    return with_children(node, [prepare(child, env, depth) for child in children(node)])
+
+
+def prepare_expr(expr: ast.Expr, env: Environment, depth: int = 0) -> ast.Expr:
+    """`prepare` for an expression."""
+    prepared = prepare(expr, env, depth)
+    assert isinstance(prepared, ast.Expr)
+    return prepared
+
+
+def typed(node: ast.Node) -> ast.Node:
+    """`node` with every `Inference` as a NULL of its type: what DuckDB is shown to tell names and types."""
+
+    def as_null(current: ast.Node) -> ast.Node:
+        if isinstance(current, Inference):
+            return ast.Cast(ast.Constant("NULL"), parse_type(current.call.out.type))
+        return current
+
+    return transform(node, as_null)
+
+
+def parse_type(sql: str) -> ast.TypeName:
+    """A type as a node that prints as `sql`, which is a type's canonical spelling already."""
+    return ast.TypeName((_Verbatim(sql),))
+
+
+class _Verbatim(str):
+    """A type's spelling that needs no quotes."""
+
+
+def expand(call: ast.Call, macro: Macro) -> ast.Expr:
+    """The body of a macro with the call's arguments in the place of its parameters, in templates as well."""
+    from dql.grammar.template import substitute
+
+    names = [p.name.lower() for p in macro.params]
+    values = {p.name.lower(): p.default for p in macro.params if p.default is not None}
+    for i, arg in enumerate(call.args):
+        if isinstance(arg, ast.NamedArg) and isinstance(arg.value, ast.Expr):
+            values[arg.name.lower()] = arg.value
+        elif isinstance(arg, ast.Expr) and i < len(names):
+            values[names[i]] = arg
+        else:
+            usage = f"{call.name[-1]}({', '.join(names)})"
+            raise BindError(f"{call.name[-1]} takes {len(names)} arguments", span=arg.span, hint=f"write {usage}")
+    for name in names:
+        if name not in values:
+            raise BindError(f"{call.name[-1]} needs {name}", span=call.span)
+    return substitute(macro.body, {name: ast.Paren(value) for name, value in values.items()})

@@ -1,0 +1,246 @@
+"""What the columns of a query block are: leaves of its expressions, computed by one Scan over its FROM.
+
+A leaf is what only DuckDB can resolve in the user's own FROM: a column, a star, a subquery. Each becomes a plan column
+`_n`; the rest of every expression is then over plan columns and can be moved anywhere.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+from dql.catalog import quote_name
+from dql.errors import BindError, DqlError, UnsupportedError, name_hint
+from dql.grammar import ast
+from dql.grammar.unparse import to_sql
+from dql.grammar.walk import children, walk, with_children
+from dql.planner.environment import ColumnInfo, Environment
+from dql.planner.guards import has_inference
+from dql.planner.logical import Column, LogicalPlan, Scan
+
+Fields = tuple[ColumnInfo, ...]
+Bind = Callable[[ast.Query, Environment], tuple[LogicalPlan, Fields]]
+
+
+@dataclass(frozen=True, slots=True)
+class Known(ast.Expr):
+    """A plan column inside an expression that is otherwise still the user's."""
+
+    column: ast.Column
+
+
+class Scope:
+    """The FROM of one block. Ask for columns while binding, then `plan()` for the Scan that yields them."""
+
+    def __init__(self, env: Environment, from_: tuple[ast.Table, ...], sample: ast.Sample | None, bind: Bind) -> None:
+        self.env = env
+        self._bind = bind
+        tables = tuple(self.without_inference(table) for table in from_)
+        self.tables = tables
+        self._from = f" FROM {', '.join(to_sql(t) for t in tables)}" if tables else ""
+        self._sample = f" USING SAMPLE {to_sql(sample)}" if sample else ""
+        self._items: dict[ast.Node, tuple[Column, ...]] = {}
+        self._known: dict[str, str] | None = None
+
+    @property
+    def known(self) -> dict[str, str]:
+        """Lower-case column names of FROM and their types."""
+        if self._known is None:
+            fields = self.describe("*") if self.tables else ()
+            self._known = {name.lower(): sql_type for name, sql_type in fields}
+        return self._known
+
+    def describe(self, items: str) -> tuple[tuple[str, str], ...]:
+        """Names and types of a select list over this FROM."""
+        return tuple((f.name, f.type) for f in describe(self.env, self.sql(items)))
+
+    def sql(self, items: str) -> str:
+        """A query over this FROM, with the CTEs that it reads."""
+        return with_ctes(self.env, f"SELECT {items}{self._from}{self._sample}")
+
+    def without_inference[N: ast.Node](self, node: N) -> N:
+        """`node` with every query that holds inference bound as a plan of its own and read as a table."""
+        return islands(node, self.env, self._bind)
+
+    def leaf(self, node: ast.Expr) -> ast.Column:
+        """The plan column that holds this leaf."""
+        if node not in self._items:
+            self._items[node] = (self.env.new_column(_label(node), self._type(node)),)
+        return replace(self._items[node][0].ref, span=node.span)
+
+    def star(self, node: ast.Star) -> tuple[tuple[str, Column], ...]:
+        """The columns of a star with their names."""
+        fields = self.describe(to_sql(node))
+        if node not in self._items:
+            self._items[node] = tuple(self.env.new_column(name, sql_type) for name, sql_type in fields)
+        return tuple((name, column) for (name, _), column in zip(fields, self._items[node], strict=True))
+
+    def internal(self, expr: ast.Expr) -> ast.Expr:
+        """`expr` over plan columns: every leaf replaced."""
+        found = _internal(expr, self.leaf, frozenset())
+        assert isinstance(found, ast.Expr)
+        return found
+
+    def plan(self) -> Scan:
+        """The plan that yields every leaf asked for, one row per row of FROM."""
+        self._check_leaves()
+        items = dict(self._items) or {ast.Number("1"): (self.env.new_column("row"),)}
+        columns = tuple(c for found in items.values() for c in found)
+        inner = self.sql(", ".join(to_sql(item) for item in items))
+        aliases = ", ".join(quote_name(c.name) for c in columns)
+        label = ", ".join(to_sql(t) for t in self.tables) or "one row"
+        return Scan(columns, f"SELECT * FROM ({inner}) AS dql_scan({aliases})", inputs_of(inner, self.env), label)
+
+    def _type(self, node: ast.Expr) -> str:
+        return self.known.get(node.path[0].lower(), "") if isinstance(node, ast.Column) and len(node.path) == 1 else ""
+
+    def _check_leaves(self) -> None:
+        """Let DuckDB resolve the leaves; its complaint is put at the leaf that caused it."""
+        leaves = [node for node in self._items if not isinstance(node, ast.Star)]
+        if not leaves:
+            return
+        try:
+            self.describe(", ".join(to_sql(leaf) for leaf in leaves))
+        except DqlError:
+            for leaf in leaves:
+                self._check_leaf(leaf)
+            raise
+
+    def _check_leaf(self, leaf: ast.Node) -> None:
+        try:
+            self.describe(to_sql(leaf))
+        except DqlError as error:
+            if isinstance(leaf, ast.Column) and len(leaf.path) == 1 and leaf.path[0].lower() not in self.known:
+                message = f"no column {leaf.path[0]}"
+                raise BindError(message, span=leaf.span, hint=name_hint(leaf.path[0], self.known)) from error
+            error.span = error.span or leaf.span
+            raise
+
+
+class PlanScope:
+    """The FROM of a block that reads one query with inference and nothing else: that query's plan streams through."""
+
+    def __init__(self, env: Environment, alias: str | None, plan: LogicalPlan, fields: Fields) -> None:
+        self.env = env
+        self._alias = alias
+        self._plan = plan
+        self._columns = {f.name.lower(): c for f, c in zip(fields, plan.columns, strict=True)}
+        self.known = {f.name.lower(): f.type for f in fields}
+
+    def internal(self, expr: ast.Expr) -> ast.Expr:
+        """`expr` over plan columns."""
+        found = _internal(expr, self._leaf, frozenset())
+        assert isinstance(found, ast.Expr)
+        return found
+
+    def star(self, node: ast.Star) -> tuple[tuple[str, Column], ...]:
+        """All columns but the excluded ones."""
+        excluded = {path[-1].lower() for path in node.exclude}
+        return tuple((c.label, c) for name, c in self._columns.items() if name not in excluded)
+
+    @property
+    def tables(self) -> tuple[ast.Table, ...]:
+        """A table of these columns' names and types, for describing."""
+        row = ", ".join(f"CAST(NULL AS {t}) AS {quote_name(self._columns[n].label)}" for n, t in self.known.items())
+        return (ast.DerivedTable(query=ast.Query(ast.Island(f"SELECT {row}")), alias=self._alias),)
+
+    def plan(self) -> LogicalPlan:
+        return self._plan
+
+    def _leaf(self, node: ast.Expr) -> ast.Expr:
+        assert isinstance(node, ast.Column), "blocks with subqueries do not stream"
+        path = node.path[1:] if len(node.path) > 1 and self._is_alias(node.path[0]) else node.path
+        column = self._columns.get(path[0].lower())
+        if column is None:
+            raise BindError(f"no column {path[0]}", span=node.span, hint=name_hint(path[0], self.known))
+        found: ast.Expr = replace(column.ref, span=node.span)
+        for name in path[1:]:
+            found = ast.FieldAccess(ast.Paren(found), name, span=node.span)
+        return found
+
+    def _is_alias(self, name: str) -> bool:
+        return self._alias is not None and name.lower() == self._alias.lower() and name.lower() not in self.known
+
+
+def islands[N: ast.Node](node: N, env: Environment, bind: Bind) -> N:
+    """`node` with every query below it that holds inference replaced by a table of the plan it is bound to."""
+
+    def island(query: ast.Query) -> ast.Query:
+        plan, fields = bind(query, env)
+        table = env.keep_plan(plan, tuple(f.type for f in fields))
+        named = zip(plan.columns, fields, strict=True)
+        columns = ", ".join(f"{quote_name(c.name)} AS {quote_name(f.name)}" for c, f in named)
+        return ast.Query(ast.Island(f"SELECT {columns} FROM {table}"), span=query.span)
+
+    def visit(current: ast.Node) -> ast.Node:
+        if isinstance(current, ast.Query):
+            return current if isinstance(current.body, ast.Island) and not current.ctes else island(current)
+        return with_children(current, [visit(child) for child in children(current)])
+
+    return visit(node)  # type: ignore[return-value]
+
+
+def with_ctes(env: Environment, sql: str) -> str:
+    """`sql` behind the CTEs that it reads, directly or through one another."""
+    if not env.ctes:
+        return sql
+    by_name = {cte.name.lower(): cte for cte in env.ctes}
+    wanted: set[str] = set()
+    pending = [sql]
+    while pending:
+        for name in env.catalog.table_names(pending.pop()):
+            key = name.strip('"').lower()
+            if key in by_name and key not in wanted:
+                wanted.add(key)
+                pending.append(to_sql(by_name[key].query))
+    used = [to_sql(cte) for key, cte in by_name.items() if key in wanted]
+    return f"WITH {', '.join(used)} {sql}" if used else sql
+
+
+def describe(env: Environment, sql: str) -> Fields:
+    """Columns of a query that may read bound plans, without running anything."""
+    stubs = {name: f"SELECT {env.stub(name)}" for name, _ in inputs_of(sql, env)}
+    return tuple(env.catalog.describe(behind(stubs, sql), env.params))
+
+
+def behind(tables: Mapping[str, str], sql: str) -> str:
+    """`sql` where the given names are tables, each the outcome of a query."""
+    if not tables:
+        return sql
+    return f"WITH {', '.join(f'{name} AS ({query})' for name, query in tables.items())} SELECT * FROM ({sql})"
+
+
+def inputs_of(sql: str, env: Environment) -> tuple[tuple[str, LogicalPlan], ...]:
+    """The plans that a piece of SQL reads as tables."""
+    if not any(name in sql for name in env.plans):
+        return ()
+    named = env.catalog.table_names(sql)
+    return tuple((name, plan) for name, (plan, _) in env.plans.items() if name in named)
+
+
+def _internal(node: ast.Node, leaf: Callable[[ast.Expr], ast.Expr], bound: frozenset[str]) -> ast.Node:
+    """Replace leaves top-down; names bound by a lambda or comprehension stay."""
+    if isinstance(node, Known):
+        return node.column
+    if isinstance(node, ast.Column):
+        return node if node.path[0].lower() in bound else leaf(node)
+    if isinstance(node, ast.Subquery | ast.Exists | ast.ArraySubquery | ast.Positional):
+        return leaf(node)
+    if isinstance(node, ast.In) and isinstance(node.container, ast.Subquery):
+        if has_inference(node.operand):
+            return replace(node, operand=_internal(node.operand, leaf, bound))
+        return leaf(node)
+    if isinstance(node, ast.Comparison | ast.Operation) and any(isinstance(n, ast.Quantified) for n in node.operands):
+        return leaf(node)
+    if isinstance(node, ast.Lambda):
+        bound = bound | {name.lower() for name in node.params}
+    elif isinstance(node, ast.Comprehension):
+        bound = bound | {node.name.lower()}
+    elif isinstance(node, ast.Call) and node.name[-1].lower() == "columns":
+        hint = "name the columns, or move COLUMNS(…) into a subquery"
+        raise UnsupportedError("COLUMNS beside inference does not run", span=node.span, hint=hint)
+    return with_children(node, [_internal(child, leaf, bound) for child in children(node)])
+
+
+def _label(node: ast.Expr) -> str:
+    return node.path[-1] if isinstance(node, ast.Column) else to_sql(node)
+
+
