@@ -1,0 +1,189 @@
+"""A prompt for one model: constants already token ids, holes waiting for rows."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dql.errors import BindError, ConfigError
+from dql.models.model import Model
+from dql.models.tokenizer import Tokenizer, is_unicode
+from dql.prompts.batch import Column, Ids, RowFailure, TokenBatch, assemble, truncate_middle
+from dql.prompts.frames import chat_frame, plain_frame
+from dql.prompts.spec import Part, PromptSpec
+
+
+@dataclass(frozen=True, slots=True)
+class _Control:
+    """A control token that the model's own template places."""
+
+    id: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Slot:
+    """Where a hole's text goes, and the white space before it, which is tokenised with it."""
+
+    hole: int
+    lead: str
+
+
+@dataclass(frozen=True)
+class CompiledPrompt:
+    """Made by `compile_prompt`; immutable and safe to share between threads.
+
+    frame: the whole prompt as text, holes as {0}, {1} … label_ids: for each answer of a scored task its token ids
+    as the model would emit them, end mark included. stop_ids: tokens that end a generated answer.
+    """
+
+    spec: PromptSpec
+    frame: str
+    label_ids: tuple[tuple[int, ...], ...]
+    stop_ids: frozenset[int]
+    _pieces: tuple[Ids | _Slot, ...]
+    _tokenizer: Tokenizer
+
+    @cached_property
+    def constant_prefix_tokens(self) -> int:
+        """Tokens that every row's prompt begins with."""
+        first = self._pieces[0] if self._pieces else None
+        return len(first) if isinstance(first, np.ndarray) else 0
+
+    @cached_property
+    def constant_tokens(self) -> int:
+        """Tokens of a prompt that do not depend on the row."""
+        return sum(len(piece) for piece in self._pieces if isinstance(piece, np.ndarray))
+
+    def encode(self, holes: Sequence[Sequence[str]]) -> TokenBatch:
+        """Prompts of a batch: `holes` has one column of texts per hole, all of one length; without holes, one row.
+
+        Rows that cannot be tokenised are listed in the batch's failures and raise nothing.
+        """
+        rows = len(holes[0]) if holes else 1
+        if len(holes) != self.spec.num_holes or any(len(column) != rows for column in holes):
+            raise BindError(f"the prompt has {self.spec.num_holes} holes; columns of one length each are needed")
+        failures = {row: _NOT_UNICODE for column in holes for row in _broken_rows(column)}
+        if failures:
+            holes = [["" if row in failures else text for row, text in enumerate(column)] for column in holes]
+        pieces = [self._column(piece, holes) if isinstance(piece, _Slot) else piece for piece in self._pieces]
+        return assemble(pieces, rows, failures)
+
+    def truncate(self, batch: TokenBatch, limit: int) -> tuple[TokenBatch, NDArray[np.bool_]]:
+        """`on_overflow = 'truncate_middle'`: prompts of at most `limit` tokens where holes can give way.
+
+        Returns the batch and which rows were cut, bool[rows]. The instruction is never cut.
+        """
+        return truncate_middle(batch, limit)
+
+    def _column(self, slot: _Slot, holes: Sequence[Sequence[str]]) -> Column:
+        texts = holes[slot.hole]
+        return Column(*self._tokenizer.encode_data([slot.lead + text for text in texts] if slot.lead else texts))
+
+
+_NOT_UNICODE = RowFailure("tokenizer", "the text is not valid Unicode (it holds a lone surrogate)")
+
+
+def compile_prompt(model: Model, spec: PromptSpec) -> CompiledPrompt:
+    """Compile one call for one model. Raises BindError if the model cannot do the task, ConfigError for its files."""
+    if model.is_encoder:
+        raise BindError(f"{model.name} is an embedding model; it cannot {spec.task}")
+    tokenizer = model.tokenizer
+    template = model.chat_template
+    if template is None:
+        parts: list[Part | _Control] = list(plain_frame(spec))
+        end, lead = _newline(tokenizer), " "
+    else:
+        turns = chat_frame(spec)
+        parts = []
+        for part in template.parts([turn.role for turn in turns]):
+            parts += turns[part].content if isinstance(part, int) else _constants(tokenizer, part)
+        end, lead = (_end_of_turn(model),), ""
+    bos = tokenizer.bos_id
+    if tokenizer.vocabulary.add_bos and bos is not None and parts[:1] != [_Control(bos)]:
+        parts.insert(0, _Control(bos))
+    labels, offsets = tokenizer.encode_data([lead + answer for answer in spec.answers])
+    return CompiledPrompt(
+        spec=spec,
+        frame="".join(_shown(part, tokenizer) for part in parts),
+        label_ids=tuple((*ids.tolist(), *end) for ids in np.split(labels, offsets[1:-1])) if spec.answers else (),
+        stop_ids=tokenizer.eos_ids,
+        _pieces=tuple(_pieces(parts, tokenizer)),
+        _tokenizer=tokenizer,
+    )
+
+
+def compile_multi_label(model: Model, spec: PromptSpec) -> tuple[CompiledPrompt, ...]:
+    """`multi => true`: one yes-or-no prompt per label, in the order of the labels. Examples are not used."""
+    described = spec.descriptions or (None,) * len(spec.labels)
+    prompts = []
+    for label, description in zip(spec.labels, described, strict=True):
+        meaning = f"'{label}' ({description})" if description else f"'{label}'"
+        statement = (f"The label {meaning} fits the text: ", *spec.template)
+        asked = replace(spec, task="filter", template=statement, bare=False, labels=(), descriptions=(), examples=())
+        prompts.append(compile_prompt(model, asked))
+    return tuple(prompts)
+
+
+def _constants(tokenizer: Tokenizer, text: str) -> list[Part | _Control]:
+    return [_Control(part) if isinstance(part, int) else part for part in tokenizer.split_control(text)]
+
+
+def _pieces(parts: Sequence[Part | _Control], tokenizer: Tokenizer) -> Iterator[Ids | _Slot]:
+    """Constants tokenised in stretches as long as they go: from one hole to the next, split at control tokens."""
+    pending: list[Ids] = []
+    text = " " if tokenizer.vocabulary.space_prefix and parts and not isinstance(parts[0], _Control) else ""
+    for part in parts:
+        if isinstance(part, str):
+            text += part
+            continue
+        body = text if isinstance(part, _Control) else text.rstrip()
+        pending.append(tokenizer.encode_data([body])[0])
+        if isinstance(part, _Control):
+            pending.append(np.array([part.id], np.int32))
+        else:
+            yield from _joined(pending)
+            yield _Slot(part, text[len(body) :])
+            pending = []
+        text = ""
+    pending.append(tokenizer.encode_data([text])[0])
+    yield from _joined(pending)
+
+
+def _joined(ids: list[Ids]) -> Iterator[Ids]:
+    constant = np.concatenate(ids)
+    if len(constant):
+        yield constant
+
+
+def _end_of_turn(model: Model) -> int:
+    """The control token that the model's template writes after an assistant's message."""
+    tokenizer, template = model.tokenizer, model.chat_template
+    parts = template.parts(["user", "assistant"], answer=False) if template else []
+    after = parts[parts.index(1) + 1 :] if 1 in parts else []
+    ends = [
+        id for part in after if isinstance(part, str) for id in tokenizer.split_control(part) if isinstance(id, int)
+    ]
+    if not ends and not tokenizer.eos_ids:
+        raise ConfigError(f"{model.name} has no token that ends an answer")
+    return ends[0] if ends else min(tokenizer.eos_ids)
+
+
+def _newline(tokenizer: Tokenizer) -> tuple[int, ...]:
+    """What ends an answer in running text: the line."""
+    return tuple(tokenizer.encode_data(["\n"])[0].tolist())
+
+
+def _shown(part: Part | _Control, tokenizer: Tokenizer) -> str:
+    if isinstance(part, _Control):
+        return tokenizer.vocabulary.pieces[part.id]
+    return part if isinstance(part, str) else f"{{{part}}}"
+
+
+def _broken_rows(texts: Sequence[str]) -> list[int]:
+    try:
+        "".join(texts).encode()
+    except UnicodeEncodeError:
+        return [row for row, text in enumerate(texts) if not is_unicode(text)]
+    return []
