@@ -1,20 +1,15 @@
 """Walking and rewriting any tree; nothing here recurses, so depth costs no stack."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import fields, replace
-from functools import cache
+from dataclasses import replace
+from typing import Any
 
 from dql.grammar.ast.nodes import Node
 
 
-@cache
-def _fields(kind: type[Node]) -> tuple[str, ...]:
-    return tuple(f.name for f in fields(kind) if f.name != "span")
-
-
 def children(node: Node) -> Iterator[Node]:
     """The nodes directly below, in the order of their fields."""
-    for name in _fields(type(node)):
+    for name in node.__dataclass_fields__:
         value = getattr(node, name)
         if isinstance(value, Node):
             yield value
@@ -48,15 +43,16 @@ def transform(node: Node, rewrite: Callable[[Node], Node]) -> Node:
         new = done[len(done) - len(below) :]
         del done[len(done) - len(below) :]
         if any(a is not b for a, b in zip(below, new, strict=True)):
-            current = _with_children(current, new)
+            current = with_children(current, new)
         done.append(rewrite(current))
     return done[0]
 
 
-def _with_children(node: Node, new: list[Node]) -> Node:
-    values: dict[str, object] = {}
+def with_children(node: Node, new: list[Node]) -> Node:
+    """`node` with its children, in the order of `children`, replaced by `new`."""
+    values: dict[str, Any] = {}
     remaining = iter(new)
-    for name in _fields(type(node)):
+    for name in node.__dataclass_fields__:
         value = getattr(node, name)
         if isinstance(value, Node):
             values[name] = next(remaining)

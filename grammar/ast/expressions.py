@@ -108,10 +108,10 @@ class StructExpr(Expr):
 
 @dataclass(frozen=True, slots=True)
 class Comprehension(Expr):
-    """`[item FOR name IN source IF condition]`."""
+    """`[item FOR name, … IN source IF condition]`; a second name is the index."""
 
     item: Expr
-    name: str
+    names: tuple[str, ...]
     source: Expr
     condition: Expr | None = None
 
