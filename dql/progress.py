@@ -3,6 +3,7 @@
 import shutil
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, TextIO
 
 from wcwidth import clip, width
@@ -31,8 +32,12 @@ class ProgressDisplay:
         self._clock = clock
         self._next = clock() + (_PATIENCE if live else _LINE_EVERY)
         self._drawn = False
+        self._start: Progress | None = None  # the first snapshot of the phase: paces count from there
 
     def __call__(self, progress: "Progress") -> None:
+        if self._start is None or (self._start.phase, self._start.label) != (progress.phase, progress.label):
+            self._start = progress
+        progress = _since(self._start, progress)
         now = self._clock()
         if now < self._next:
             return
@@ -88,6 +93,15 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def _since(start: "Progress", now: "Progress") -> "Progress":
+    return replace(
+        now,
+        seconds=now.seconds - start.seconds,
+        tokens_prefilled=now.tokens_prefilled - start.tokens_prefilled,
+        tokens_decoded=now.tokens_decoded - start.tokens_decoded,
+    )
 
 
 def _rows(progress: "Progress") -> str:

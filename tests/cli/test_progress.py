@@ -1,38 +1,25 @@
 """Progress lines: what they say, how often, and that labels are data."""
 
 import io
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import pytest
 
+from dql.executor.progress import Progress
 from dql.progress import ProgressDisplay, duration, seconds_left, status
 
-
-@dataclass(frozen=True)
-class Snapshot:
-    """Has the fields of the engine's Progress."""
-
-    rows_done: int = 412
-    rows_total: int | None = 1143
-    rows_failed: int = 0
-    tokens_prefilled: int = 8000
-    tokens_reused: int = 70_000
-    tokens_decoded: int = 13_184
-    calls_reused: int = 0
-    seconds: float = 100.0
-    phase: str = "running"
-    label: str = "summary"
+RUNNING = Progress(412, 1143, 0, 0, 8000, 70_000, 13_184, seconds=100.0, phase="running", label="summary")
 
 
 def test_status_names_rows_pace_time_left_and_errors() -> None:
-    assert status(Snapshot()) == "summary: 412 of 1,143 rows · 4.1 rows/s · 212 tokens/s · 2 min 57 s left"
-    busy = status(Snapshot(calls_reused=57, rows_failed=2, rows_total=None))
+    assert status(RUNNING) == "summary: 412 of 1,143 rows · 4.1 rows/s · 212 tokens/s · 2 min 57 s left"
+    busy = status(replace(RUNNING, calls_reused=57, rows_failed=2, rows_total=None))
     assert busy == "summary: 412 rows · 4.1 rows/s · 212 tokens/s · 57 reused · 2 failed"
-    assert status(Snapshot(phase="loading", label="smollm2")) == "loading smollm2"
+    assert status(replace(RUNNING, phase="loading", label="smollm2")) == "loading smollm2"
 
 
-@pytest.mark.parametrize("snapshot", [Snapshot(rows_done=0), Snapshot(rows_done=1143), Snapshot(rows_total=0)])
-def test_no_time_left_where_there_is_no_pace(snapshot: Snapshot) -> None:
+@pytest.mark.parametrize("snapshot", [Progress(), replace(RUNNING, rows_done=1143), replace(RUNNING, rows_total=0)])
+def test_no_time_left_where_there_is_no_pace(snapshot: Progress) -> None:
     assert seconds_left(snapshot) is None
 
 
@@ -52,7 +39,7 @@ def test_lines_come_every_ten_seconds_without_a_terminal() -> None:
     display = ProgressDisplay(stream, live=False, clock=clock)
     for second in range(35):
         clock.now = second
-        display(replace(Snapshot(), rows_done=second))
+        display(replace(RUNNING, rows_done=second, seconds=second))
     display.close()
     assert len(stream.getvalue().splitlines()) == 3
     assert "\x1b" not in stream.getvalue() and "\r" not in stream.getvalue()
@@ -62,15 +49,24 @@ def test_bar_is_redrawn_within_the_terminal_and_wiped(monkeypatch: pytest.Monkey
     monkeypatch.setenv("COLUMNS", "50")
     stream, clock = io.StringIO(), Clock()
     display = ProgressDisplay(stream, live=True, clock=clock)
-    display(Snapshot())
+    display(RUNNING)
     assert stream.getvalue() == "", "a quick query shows nothing"
     clock.now = 1.0
-    display(Snapshot())
+    display(RUNNING)
     assert stream.getvalue().startswith("\r\x1b[K████████▋") and len(stream.getvalue()) <= 54
     display.close()
     assert stream.getvalue().endswith("\r\x1b[K")
 
 
+def test_paces_count_from_the_start_of_the_stage() -> None:
+    stream, clock = io.StringIO(), Clock()
+    display = ProgressDisplay(stream, live=False, clock=clock)
+    display(replace(RUNNING, rows_done=0, seconds=60.0))
+    clock.now = 20.0
+    display(replace(RUNNING, rows_done=40, seconds=80.0))
+    assert "2.0 rows/s" in stream.getvalue()
+
+
 def test_a_label_is_data() -> None:
-    line = status(Snapshot(label="\x1b[31m[red]\n"))
+    line = status(replace(RUNNING, label="\x1b[31m[red]\n"))
     assert line.startswith("\\e[31m[red]\\n: 412")
