@@ -7,15 +7,17 @@ Every op returns (out, lse), so that attentions over disjoint keys join by `merg
 is 0 and lse −inf. Key heads are shared by group = heads / kv_heads neighbouring query heads.
 """
 
-from __future__ import annotations
-
 import torch
 
-from dql.kernels.attention_cpu import attend_rows, packed_cpu, padded_keys
+from dql.kernels.attention_cpu import packed_cpu, paged_cpu, prefix_cpu
+from dql.kernels.attention_kernel import attention_kernel, base_two
+from dql.kernels.configs import choose, head_class
 from dql.kernels.kv_cache import KVCache
-from dql.kernels.layout import FLOATS, INTEGERS, check
+from dql.kernels.language import cdiv, compute_type, power_of_two, uses_triton
+from dql.kernels.layout import INTEGERS, check, check_queries
 
 State = tuple[torch.Tensor, torch.Tensor]
+SHORT = 64  # query-head pairs of a row up to which a smaller query block is used
 
 
 def packed_attention(
@@ -35,10 +37,14 @@ def packed_attention(
     Row r is tokens offsets[r]…offsets[r+1] (offsets [rows + 1] integer, max_length the longest row); q, k, v may be
     views into a fused projection. Returns out [tokens, heads, head_dim] in q's dtype, lse [tokens, heads] float32.
     """
-    _check_queries(q, k.shape[1])
+    check_queries(q, k.shape[1])
     check("k", k, (q.shape[0], None, q.shape[2]), dtypes=(q.dtype,), like=q, contiguous=False)
     check("v", v, tuple(k.shape), dtypes=(q.dtype,), like=q, contiguous=False)
     check("offsets", offsets, (None,), dtypes=INTEGERS, like=q)
+    if uses_triton(q):
+        return _launch(
+            q, k, v, None, offsets, None, None, None, None, None, max_length, scale, causal, window, softcap
+        )  # fmt: skip
     return packed_cpu(q, k, v, offsets, scale, causal, window, softcap)
 
 
@@ -63,24 +69,19 @@ def prefix_attention(
     positions [tokens] and key_positions [groups], the absolute positions of the queries and of each run's first key.
     """
     groups = query_offsets.shape[0] - 1
-    _check_queries(q, cache.k.shape[1])
+    check_queries(q, cache.k.shape[1])
     for name, tensor in (("key_starts", key_starts), ("key_lengths", key_lengths)):
         check(name, tensor, (groups,), dtypes=INTEGERS, like=q)
     if window is not None and (positions is None or key_positions is None):
         raise TypeError("a window needs positions and key_positions")
-    out, lse = _empty_state(q)
-    bounds, starts, lengths = query_offsets.tolist(), key_starts.tolist(), key_lengths.tolist()
-    for group in range(groups):
-        rows = slice(bounds[group], bounds[group + 1])
-        if rows.start == rows.stop:
-            continue
-        k, v = cache.dense(slice(starts[group], starts[group] + lengths[group]))
-        seen = None
-        if window is not None and positions is not None and key_positions is not None:
-            at = key_positions[group] + torch.arange(lengths[group])
-            seen = (positions[rows, None] - at < window)[None]
-        out[rows], lse[rows] = (x[0] for x in attend_rows(q[None, rows], k[None], v[None], seen, scale, softcap))
-    return out, lse
+    if uses_triton(q):
+        return _launch(
+            q, cache.k, cache.v, cache, query_offsets, key_starts, key_lengths, None, positions, key_positions,
+            max_queries, scale, False, window, softcap,
+        )  # fmt: skip
+    return prefix_cpu(
+        q, cache, query_offsets, key_starts, key_lengths, scale, window, softcap, positions, key_positions
+    )  # fmt: skip
 
 
 def paged_attention(
@@ -101,55 +102,52 @@ def paged_attention(
     over the cache's slots[r, :key_lengths[r]], slots [rows, width] int32, the chunk's own tokens already stored.
     """
     rows = query_offsets.shape[0] - 1
-    _check_queries(q, cache.k.shape[1])
+    check_queries(q, cache.k.shape[1])
     check("slots", slots, (rows, None), dtypes=INTEGERS, like=q, contiguous=False)
     check("key_lengths", key_lengths, (rows,), dtypes=INTEGERS, like=q)
-    out, lse = _empty_state(q)
-    bounds = query_offsets.tolist()
-    for row in range(rows):  # chunks are few and long: one dense product each
-        queries, length = slice(bounds[row], bounds[row + 1]), int(key_lengths[row])
-        if queries.start == queries.stop:
-            continue
-        k, v = cache.dense(slots[row, :length].long())
-        distance = torch.arange(length - (queries.stop - queries.start), length)[:, None] - torch.arange(length)
-        seen = (distance >= 0) if window is None else (distance >= 0) & (distance < window)
-        state = attend_rows(q[None, queries], k[None], v[None], seen[None], scale, softcap)
-        out[queries], lse[queries] = (x[0] for x in state)
-    return out, lse
+    if uses_triton(q):
+        return _launch(
+            q, cache.k, cache.v, cache, query_offsets, key_lengths, key_lengths, slots, None, None,
+            max_queries, scale, True, window, softcap,
+        )  # fmt: skip
+    return paged_cpu(q, cache, slots, query_offsets, key_lengths, scale, window, softcap)
 
 
-def decode_attention(
+def _launch(
     q: torch.Tensor,
-    cache: KVCache,
-    slots: torch.Tensor,
-    key_lengths: torch.Tensor,
-    *,
-    max_length: int,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    cache: KVCache | None,
+    query_offsets: torch.Tensor,
+    key_starts: torch.Tensor | None,
+    key_lengths: torch.Tensor | None,
+    slots: torch.Tensor | None,
+    positions: torch.Tensor | None,
+    key_positions: torch.Tensor | None,
+    max_queries: int,
     scale: float,
-    window: int | None = None,
-    softcap: float | None = None,
+    causal: bool,
+    window: int | None,
+    softcap: float | None,
 ) -> State:
-    """One query a row, its last token, over the row's slots: q [rows, heads, head_dim].
-
-    Row r sees the cache's slots[r, :key_lengths[r]] (slots [rows, width ≥ max_length] int32, max_length the longest);
-    with a window, the last `window` of them. A row of length 0 has out 0 and lse −inf.
-    """
-    _check_queries(q, cache.k.shape[1])
-    check("slots", slots, (q.shape[0], None), dtypes=INTEGERS, like=q, contiguous=False)
-    check("key_lengths", key_lengths, (q.shape[0],), dtypes=INTEGERS, like=q)
-    first = torch.zeros_like(key_lengths) if window is None else (key_lengths - window).clamp_min(0)
-    at = torch.arange(max_length)
-    seen = (at < key_lengths[:, None]) & (at >= first[:, None])
-    k, v = padded_keys(cache, slots[:, :max_length], seen)
-    out, lse = attend_rows(q[:, None], k, v, seen[:, None], scale, softcap)
-    return out[:, 0].to(q.dtype), lse[:, 0]
-
-
-def _check_queries(q: torch.Tensor, kv_heads: int) -> None:
-    check("q", q, (None, None, None), dtypes=FLOATS, contiguous=False)
-    if q.shape[1] % kv_heads:
-        raise TypeError(f"{q.shape[1]} query heads do not share {kv_heads} key heads evenly")
-
-
-def _empty_state(q: torch.Tensor) -> State:
-    return torch.empty(q.shape, dtype=q.dtype, device=q.device), torch.empty(q.shape[:2], device=q.device)
+    """One program a row, key head and block of queries. Pointers a variant does not read stand in for absent ones."""
+    (_, heads, head_dim), kv_heads = q.shape, k.shape[1]
+    out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
+    lse = torch.empty(q.shape[:2], device=q.device)
+    group, block_d = heads // kv_heads, power_of_two(max(head_dim, 16))
+    length = "short" if max_queries * group <= SHORT else "long"
+    scaled = cache is not None and cache.k_scales is not None
+    config = choose("attention", f"{length} {head_class(head_dim, scaled)}")
+    grid = (query_offsets.shape[0] - 1, kv_heads, cdiv(max_queries * group, config.blocks["BLOCK_M"]))
+    factor, cap = base_two(scale, softcap)
+    attention_kernel[grid](
+        q, k, v, cache.k_scales if scaled and cache else q, cache.v_scales if scaled and cache else q, out, lse,
+        query_offsets, *(query_offsets if x is None else x for x in (key_starts, key_lengths)),
+        *(query_offsets if x is None else x for x in (slots, positions, key_positions)),
+        q.stride(0), k.stride(0), v.stride(0), 0 if slots is None else slots.stride(0), kv_heads,
+        factor, cap, 0 if window is None else window,
+        HEAD_DIM=head_dim, GROUP=group, OWN_KEYS=key_starts is None, PAGED=slots is not None, CAUSAL=causal,
+        WINDOW=window is not None, CAPPED=softcap is not None, SCALED=scaled, COMPUTE=compute_type(q.dtype),
+        BLOCK_D=block_d, **config.options(),
+    )  # fmt: skip
+    return out, lse

@@ -1,7 +1,5 @@
 """Attention on the CPU: batched dense products with the query heads of one key head folded into the rows."""
 
-from __future__ import annotations
-
 import torch
 
 from dql.kernels.kv_cache import KVCache
@@ -77,3 +75,58 @@ def packed_cpu(
 def padded_keys(cache: KVCache, slots: torch.Tensor, seen: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """The keys and values [rows, width, kv_heads, dim] of `slots`, slot 0 standing in where nothing is seen."""
     return cache.dense(slots.where(seen, 0).long())
+
+
+def prefix_cpu(
+    q: torch.Tensor,
+    cache: KVCache,
+    query_offsets: torch.Tensor,
+    key_starts: torch.Tensor,
+    key_lengths: torch.Tensor,
+    scale: float,
+    window: int | None,
+    softcap: float | None,
+    positions: torch.Tensor | None,
+    key_positions: torch.Tensor | None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """One dense product a group."""
+    out, lse = torch.empty(q.shape, dtype=q.dtype), torch.empty(q.shape[:2])
+    bounds, starts, lengths = query_offsets.tolist(), key_starts.tolist(), key_lengths.tolist()
+    for group, (start, length) in enumerate(zip(starts, lengths, strict=True)):
+        rows = slice(bounds[group], bounds[group + 1])
+        if rows.start == rows.stop:
+            continue
+        k, v = cache.dense(slice(start, start + length))
+        seen = None
+        if window is not None and positions is not None and key_positions is not None:
+            seen = (positions[rows, None] - key_positions[group] - torch.arange(length) < window)[None]
+        state = attend_rows(q[None, rows], k[None], v[None], seen, scale, softcap)
+        out[rows], lse[rows] = state[0][0], state[1][0]
+    return out, lse
+
+
+def paged_cpu(
+    q: torch.Tensor,
+    cache: KVCache,
+    slots: torch.Tensor,
+    query_offsets: torch.Tensor,
+    key_lengths: torch.Tensor,
+    scale: float,
+    window: int | None,
+    softcap: float | None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """One dense product a row: prefill chunks are few and long."""
+    out, lse = torch.empty(q.shape, dtype=q.dtype), torch.empty(q.shape[:2])
+    bounds, lengths = query_offsets.tolist(), key_lengths.tolist()
+    for row, length in enumerate(lengths):
+        queries = slice(bounds[row], bounds[row + 1])
+        if queries.start == queries.stop:
+            continue
+        k, v = cache.dense(slots[row, :length].long())
+        distance = torch.arange(length - (queries.stop - queries.start), length)[:, None] - torch.arange(length)
+        seen = distance >= 0
+        if window is not None:
+            seen &= distance < window
+        state = attend_rows(q[None, queries], k[None], v[None], seen[None], scale, softcap)
+        out[queries], lse[queries] = state[0][0], state[1][0]
+    return out, lse

@@ -8,7 +8,7 @@ cross every tile boundary. A newer architecture uses the newest row that is not 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from dql.kernels.language import interpreting, triton
+from dql.kernels.language import interpreting, power_of_two, triton
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +28,8 @@ def _rows(op: str, architecture: int, configs: Mapping[str, Config]) -> dict[tup
     return {(op, shape_class, architecture): config for shape_class, config in configs.items()}
 
 
+HEADS = tuple(f"d{head_dim}{kind}" for head_dim in (64, 128, 256) for kind in ("", " fp8"))
+
 CONFIGS: Mapping[tuple[str, str, int], Config] = {
     **_rows("rms_norm", 0, {"narrow": Config(), "wide": Config()}),
     **_rows("rms_norm", 90, {"narrow": Config(num_warps=4), "wide": Config(num_warps=8)}),
@@ -41,6 +43,49 @@ CONFIGS: Mapping[tuple[str, str, int], Config] = {
     **_rows("merge_states", 90, {"any": Config({"BLOCK": 16})}),
     **_rows("rope", 0, {"any": Config({"HEADS": 2})}),
     **_rows("rope", 90, {"any": Config({"HEADS": 8})}),
+    **_rows(
+        "attention",
+        0,
+        {f"{length} {head}": Config({"BLOCK_M": 16, "BLOCK_N": 16}) for length in ("short", "long") for head in HEADS},
+    ),
+    **_rows(
+        "attention",
+        90,
+        {
+            "short d64": Config({"BLOCK_M": 64, "BLOCK_N": 64}, num_warps=4, num_stages=3),
+            "short d128": Config({"BLOCK_M": 64, "BLOCK_N": 64}, num_warps=4, num_stages=3),
+            "short d256": Config({"BLOCK_M": 64, "BLOCK_N": 32}, num_warps=4, num_stages=2),
+            "long d64": Config({"BLOCK_M": 128, "BLOCK_N": 128}, num_warps=8, num_stages=3),
+            "long d128": Config({"BLOCK_M": 128, "BLOCK_N": 64}, num_warps=8, num_stages=3),
+            "long d256": Config({"BLOCK_M": 128, "BLOCK_N": 32}, num_warps=8, num_stages=2),
+            "short d64 fp8": Config({"BLOCK_M": 64, "BLOCK_N": 64}, num_warps=4, num_stages=3),
+            "short d128 fp8": Config({"BLOCK_M": 64, "BLOCK_N": 32}, num_warps=4, num_stages=3),
+            "short d256 fp8": Config({"BLOCK_M": 64, "BLOCK_N": 32}, num_warps=8, num_stages=2),
+            "long d64 fp8": Config({"BLOCK_M": 128, "BLOCK_N": 64}, num_warps=8, num_stages=3),
+            "long d128 fp8": Config({"BLOCK_M": 128, "BLOCK_N": 32}, num_warps=8, num_stages=3),
+            "long d256 fp8": Config({"BLOCK_M": 64, "BLOCK_N": 32}, num_warps=8, num_stages=2),
+        },
+    ),
+    **_rows(
+        "decode_attention",
+        0,
+        {head: Config({"BLOCK_N": 16}) for head in HEADS},
+    ),
+    **_rows(
+        "decode_attention",
+        90,
+        {
+            # the key's address waits for its slot: five stages give the keys and values two buffers
+            "d64": Config({"BLOCK_N": 128}, num_warps=4, num_stages=5),
+            "d128": Config({"BLOCK_N": 64}, num_warps=4, num_stages=5),
+            "d256": Config({"BLOCK_N": 32}, num_warps=4, num_stages=5),
+            "d64 fp8": Config({"BLOCK_N": 128}, num_warps=4, num_stages=5),
+            "d128 fp8": Config({"BLOCK_N": 64}, num_warps=4, num_stages=5),
+            "d256 fp8": Config({"BLOCK_N": 32}, num_warps=4, num_stages=5),
+        },
+    ),
+    **_rows("join_splits", 0, {"any": Config()}),
+    **_rows("join_splits", 90, {"any": Config(num_warps=4)}),
 }
 
 
@@ -55,6 +100,11 @@ def processors() -> int:
         return 4
     active = triton.runtime.driver.active
     return int(active.utils.get_device_properties(active.get_current_device())["multiprocessor_count"])
+
+
+def head_class(head_dim: int, quantised: bool) -> str:
+    """The attention kernels' shape class of a head: its dimension rounded up, and whether the cache is fp8."""
+    return f"d{max(64, power_of_two(head_dim))}{' fp8' if quantised else ''}"
 
 
 def choose(op: str, shape_class: str) -> Config:

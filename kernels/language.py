@@ -61,3 +61,10 @@ def power_of_two(extent: int) -> int:
 def cdiv(extent: int, block: int) -> int:
     """How many blocks cover the extent."""
     return -(-extent // block)
+
+
+def compute_type(dtype: torch.dtype) -> Any:
+    """The type that matrix products take: `dtype` itself, or float32 in the interpreter, which miscomputes bf16."""
+    if interpreting():
+        return tl.float32
+    return {torch.float32: tl.float32, torch.float16: tl.float16, torch.bfloat16: tl.bfloat16}[dtype]

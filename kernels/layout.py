@@ -1,5 +1,7 @@
 """What every launcher checks before it hands a pointer to a kernel: shape, dtype, device and strides."""
 
+import math
+
 import torch
 
 Shape = tuple[int | None, ...]
@@ -20,8 +22,8 @@ def check(
 ) -> None:
     """Raise LayoutError unless `tensor` has this shape (None: any extent), one of `dtypes`, and `like`'s device.
 
-    contiguous=True wants the whole tensor dense; False wants only the last dimension dense (a view into a fused
-    projection, or a slice of a cache).
+    contiguous=True wants the whole tensor dense; False wants all but the first dimension dense (a view into a fused
+    projection, some columns of a table).
     """
     if len(tensor.shape) != len(shape) or any(w not in (None, g) for g, w in zip(tensor.shape, shape, strict=True)):
         raise LayoutError(f"{name} has shape {tuple(tensor.shape)}, expected {shape}")
@@ -29,11 +31,20 @@ def check(
         raise LayoutError(f"{name} is {tensor.dtype}, expected one of {dtypes}")
     if like is not None and tensor.device != like.device:
         raise LayoutError(f"{name} is on {tensor.device}, expected {like.device}")
-    dense = tensor.is_contiguous() if contiguous else tensor.shape[-1] <= 1 or tensor.stride(-1) == 1
-    if not dense:
-        raise LayoutError(f"{name} has strides {tensor.stride()}: {'all' if contiguous else 'last'} must be dense")
+    extents, strides = tensor.shape[1:], tensor.stride()[1:]
+    expected = tuple(math.prod(extents[i + 1 :]) for i in range(len(extents)))
+    rows_dense = all(e <= 1 or s == x for e, s, x in zip(extents, strides, expected, strict=True))
+    if not (tensor.is_contiguous() if contiguous else rows_dense):
+        raise LayoutError(f"{name} has strides {tensor.stride()}: {'it' if contiguous else 'each row'} must be dense")
 
 
 FLOATS = (torch.float32, torch.float16, torch.bfloat16)
 INTEGERS = (torch.int32, torch.int64)
 FP8 = torch.float8_e4m3fn
+
+
+def check_queries(q: torch.Tensor, kv_heads: int) -> None:
+    """Raise LayoutError unless q is [tokens, heads, head_dim] of floats and its heads share `kv_heads` evenly."""
+    check("q", q, (None, None, None), dtypes=FLOATS, contiguous=False)
+    if q.shape[1] % kv_heads:
+        raise LayoutError(f"{q.shape[1]} query heads do not share {kv_heads} key heads evenly")

@@ -63,9 +63,11 @@ def _kernel(
     b = tl.load(lse_b + state, mask=present, other=0.0)
     largest = tl.maximum(a, b)
     unseen = largest == float("-inf")
-    total = tl.exp(a - largest) + tl.exp(b - largest)
-    merged = tl.where(unseen, float("-inf"), largest + tl.log(total))
-    share_b = tl.where(unseen, 0.0, tl.exp(b - largest) / total)[:, None]
+    floor = tl.where(unseen, 0.0, largest)
+    weight_a, weight_b = tl.exp(a - floor), tl.exp(b - floor)
+    total = tl.where(unseen, 1.0, weight_a + weight_b)
+    merged = tl.where(unseen, float("-inf"), floor + tl.log(total))
+    share_b = (weight_b / total)[:, None]
     channel = tl.arange(0, BLOCK_D)
     at = state[:, None] * head_dim + channel
     inside = present[:, None] & (channel < head_dim)

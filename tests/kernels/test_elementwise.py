@@ -80,13 +80,13 @@ def test_rope_norms_rotates_and_stores(
     cos, sin = angles.cos(), angles.sin()
     weights = [torch.randn(head_dim, generator=random).to(dtype) for _ in range(2)]
     slots = torch.randperm(11, generator=random)[:tokens].int()
-    q, k, v = (double(part) for part in fused.split((heads, kv_heads, kv_heads), 1))
+    q, k, v = (double(part) for part in (fused[:, :heads], fused[:, heads:-kv_heads], fused[:, -kv_heads:]))
     if normed:
         q, k = (reference.rms_norm(x, double(w), 1e-6, 1.0) for x, w in zip((q, k), weights, strict=True))
     q, k = (reference.rope(x, positions, double(cos), double(sin)) for x in (q, k))
 
     on = fused.to(device)
-    parts = on.split((heads, kv_heads, kv_heads), 1)
+    parts = (on[:, :heads], on[:, heads:-kv_heads], on[:, -kv_heads:])
     cache_dtype = dtype if cached == "float" else torch.float8_e4m3fn
     cache = KVCache.allocate(11, kv_heads, head_dim, cache_dtype, device)
     rope(

@@ -1,0 +1,174 @@
+"""The tile loop of attention over many queries: flash attention with the heads of one key head packed into the rows.
+
+A program holds BLOCK_M (query, head) pairs of one row and one key head, token-major, so that every key tile is read
+once for all heads that share it. Keys lie at slot start + j (dense) or slots[row, j] (paged). Scores are kept in
+base 2, log2(e) folded into the scale, so that the exponential is exp2.
+"""
+
+from dql.kernels.device import tanh
+from dql.kernels.language import Block, Pointer, Scalar, constexpr, jit, tl
+
+LOG2_E = 1.4426950408889634
+
+
+def base_two(scale: float, softcap: float | None) -> tuple[float, float]:
+    """(scale, softcap) as the kernels take them: scale · log2 e, or with a cap tanh's inner and outer factors."""
+    return (scale * LOG2_E, 0.0) if softcap is None else (scale / softcap, softcap * LOG2_E)
+
+
+@jit()
+def scores_of(
+    q: Block, k: Block, k_scales: Pointer, scale_at: Block, present: Block, scale: Scalar, softcap: Scalar,
+    CAPPED: constexpr, SCALED: constexpr, COMPUTE: constexpr,
+) -> Block:  # fmt: skip
+    """Scores in base 2 [BLOCK_M, BLOCK_N] of q [BLOCK_M, D] over k [BLOCK_N, D]; see `base_two`."""
+    scores = tl.dot(q, tl.trans(k.to(COMPUTE)), input_precision="ieee") * scale
+    if SCALED:
+        scores *= tl.load(k_scales + scale_at, mask=present, other=0.0)[None, :]
+    if CAPPED:
+        scores = softcap * tanh(scores)
+    return scores
+
+
+@jit()
+def accumulate(
+    scores: Block, v: Block, v_scales: Pointer, scale_at: Block, present: Block, out: Block, largest: Block,
+    total: Block, SCALED: constexpr, COMPUTE: constexpr,
+) -> Block:  # fmt: skip
+    """One step of the online softmax: (out [BLOCK_M, D], largest, total [BLOCK_M]) with these keys added."""
+    raised = tl.maximum(largest, tl.max(scores, axis=1))
+    floor = tl.where(raised == float("-inf"), 0.0, raised)  # no key seen yet: exp2(−inf − 0) = 0
+    shares = tl.exp2(scores - floor[:, None])
+    decay = tl.exp2(largest - floor)
+    total = total * decay + tl.sum(shares, axis=1)
+    if SCALED:
+        shares *= tl.load(v_scales + scale_at, mask=present, other=0.0)[None, :]
+    out = tl.dot(shares.to(COMPUTE), v.to(COMPUTE), out * decay[:, None], input_precision="ieee")
+    return out, raised, total
+
+
+@jit()
+def _span(
+    q: Block, query_at: Block, out: Block, largest: Block, total: Block, begin: Scalar, end: Scalar, length: Scalar,
+    k_base: Pointer, v_base: Pointer, k_scales: Pointer, v_scales: Pointer, slots: Pointer, start: Scalar,
+    k_stride: Scalar, v_stride: Scalar, kv_heads: Scalar, scale: Scalar, softcap: Scalar, window: Scalar,
+    HEAD_DIM: constexpr, BLOCK_N: constexpr, BLOCK_D: constexpr, PAGED: constexpr, CAUSAL: constexpr,
+    WINDOW: constexpr, MASKED: constexpr, CAPPED: constexpr, SCALED: constexpr, COMPUTE: constexpr,
+) -> Block:  # fmt: skip
+    """Keys begin…end in tiles; query_at [BLOCK_M] are the queries' positions counted from key 0."""
+    channel = tl.arange(0, BLOCK_D)
+    for tile in range(begin, end, BLOCK_N):
+        key = tile + tl.arange(0, BLOCK_N)
+        present = key < length
+        slot = (start + key).to(tl.int64)
+        if PAGED:
+            slot = tl.load(slots + key, mask=present, other=0).to(tl.int64)
+        inside = present[:, None] & (channel < HEAD_DIM)[None, :]
+        if not MASKED and HEAD_DIM == BLOCK_D:
+            k = tl.load(k_base + slot[:, None] * k_stride + channel)
+            v = tl.load(v_base + slot[:, None] * v_stride + channel)
+        else:
+            k = tl.load(k_base + slot[:, None] * k_stride + channel, mask=inside, other=0.0)
+            v = tl.load(v_base + slot[:, None] * v_stride + channel, mask=inside, other=0.0)
+        at = slot * kv_heads
+        scores = scores_of(q, k, k_scales, at, present, scale, softcap, CAPPED, SCALED, COMPUTE)
+        if MASKED:
+            seen = present[None, :]
+            if CAUSAL:
+                seen = seen & (key[None, :] <= query_at[:, None])
+            if WINDOW:
+                seen = seen & (query_at[:, None] - key[None, :] < window)
+            scores = tl.where(seen, scores, float("-inf"))
+        out, largest, total = accumulate(
+            scores, v, v_scales, at, present, out, largest, total, SCALED, COMPUTE
+        )  # fmt: skip
+    return out, largest, total
+
+
+@jit()
+def _bounds(first: Scalar, last: Scalar, length: Scalar, window: Scalar, BLOCK_N: constexpr, CAUSAL: constexpr,
+            WINDOW: constexpr) -> Block:  # fmt: skip
+    """(begin, plain_begin, plain_end, end): tiles between the plain bounds are seen whole by every query.
+
+    first, last: the smallest and largest query position of the program, counted from key 0.
+    """
+    end, plain_end = length, length
+    if CAUSAL:
+        end = tl.minimum(length, last + 1)
+        plain_end = tl.minimum(length, first + 1)
+    begin, plain_begin = 0, 0
+    if WINDOW:
+        begin = tl.maximum(first - window + 1, 0) // BLOCK_N * BLOCK_N
+        plain_begin = tl.maximum(begin, (tl.maximum(last - window + 1, 0) + BLOCK_N - 1) // BLOCK_N * BLOCK_N)
+    plain_end = tl.maximum(plain_begin, plain_end // BLOCK_N * BLOCK_N)
+    return begin, plain_begin, plain_end, tl.maximum(end, begin)
+
+
+@jit(do_not_specialize=["scale", "softcap", "window"])
+def attention_kernel(
+    q: Pointer, k: Pointer, v: Pointer, k_scales: Pointer, v_scales: Pointer, out: Pointer, lse: Pointer,
+    query_offsets: Pointer, key_starts: Pointer, key_lengths: Pointer, slots: Pointer,
+    positions: Pointer, key_positions: Pointer,
+    q_stride: Scalar, k_stride: Scalar, v_stride: Scalar, slots_stride: Scalar, kv_heads: Scalar,
+    scale: Scalar, softcap: Scalar, window: Scalar,
+    HEAD_DIM: constexpr, GROUP: constexpr, OWN_KEYS: constexpr, PAGED: constexpr, CAUSAL: constexpr,
+    WINDOW: constexpr, CAPPED: constexpr, SCALED: constexpr, COMPUTE: constexpr,
+    BLOCK_M: constexpr, BLOCK_N: constexpr, BLOCK_D: constexpr,
+) -> None:  # fmt: skip
+    """OWN_KEYS: the keys are the packed tokens of the row itself, and key_starts, key_lengths are not read."""
+    row, kv_head = tl.program_id(0), tl.program_id(1)
+    block = tl.num_programs(2) - 1 - tl.program_id(2)  # a causal row's last queries are the most work: first
+    first_query = tl.load(query_offsets + row)
+    queries = tl.load(query_offsets + row + 1) - first_query
+    index = block * BLOCK_M + tl.arange(0, BLOCK_M)
+    if block * BLOCK_M >= queries * GROUP:
+        return
+    local, head = index // GROUP, kv_head * GROUP + index % GROUP
+    real = local < queries
+    token = (first_query + local).to(tl.int64)
+    if OWN_KEYS:
+        start, length = first_query, queries
+    else:
+        start, length = tl.load(key_starts + row), tl.load(key_lengths + row)
+    if CAUSAL or OWN_KEYS:
+        query_at = local + (length - queries)
+    elif WINDOW:
+        query_at = tl.load(positions + token, mask=real, other=0) - tl.load(key_positions + row)
+    else:
+        query_at = local
+    first = tl.min(tl.where(real, query_at, 1 << 30))
+    last = tl.max(tl.where(real, query_at, -1))
+
+    channel = tl.arange(0, BLOCK_D)
+    q_at = token[:, None] * q_stride + head[:, None] * HEAD_DIM + channel
+    inside = real[:, None] & (channel < HEAD_DIM)[None, :]
+    query = tl.load(q + q_at, mask=inside, other=0.0).to(COMPUTE)
+    sums = tl.zeros((BLOCK_M, BLOCK_D), tl.float32)
+    largest = tl.full((BLOCK_M,), float("-inf"), tl.float32)
+    total = tl.zeros((BLOCK_M,), tl.float32)
+    k, v = k + kv_head * HEAD_DIM, v + kv_head * HEAD_DIM
+    k_scales, v_scales = k_scales + kv_head, v_scales + kv_head
+    slots += row.to(tl.int64) * slots_stride
+    begin, plain_begin, plain_end, end = _bounds(first, last, length, window, BLOCK_N, CAUSAL, WINDOW)
+    if WINDOW:
+        sums, largest, total = _span(
+            query, query_at, sums, largest, total, begin, tl.minimum(plain_begin, end), length, k, v, k_scales,
+            v_scales, slots, start, k_stride, v_stride, kv_heads, scale, softcap, window, HEAD_DIM, BLOCK_N, BLOCK_D,
+            PAGED, CAUSAL, WINDOW, True, CAPPED, SCALED, COMPUTE,
+        )  # fmt: skip
+    sums, largest, total = _span(
+        query, query_at, sums, largest, total, plain_begin, plain_end, length, k, v, k_scales, v_scales, slots, start,
+        k_stride, v_stride, kv_heads, scale, softcap, window, HEAD_DIM, BLOCK_N, BLOCK_D,
+        PAGED, CAUSAL, WINDOW, False, CAPPED, SCALED, COMPUTE,
+    )  # fmt: skip
+    sums, largest, total = _span(
+        query, query_at, sums, largest, total, plain_end, end, length, k, v, k_scales, v_scales, slots, start,
+        k_stride, v_stride, kv_heads, scale, softcap, window, HEAD_DIM, BLOCK_N, BLOCK_D,
+        PAGED, CAUSAL, WINDOW, True, CAPPED, SCALED, COMPUTE,
+    )  # fmt: skip
+    state_at = token * kv_heads * GROUP + head
+    safe = tl.where(total == 0.0, 1.0, total)
+    result = (sums / safe[:, None]).to(out.dtype.element_ty)
+    tl.store(out + state_at[:, None] * HEAD_DIM + channel, result, mask=inside)
+    log_sum = tl.where(total == 0.0, float("-inf"), (largest + tl.log2(safe)) * 0.6931471805599453)
+    tl.store(lse + state_at, log_sum, mask=real)
