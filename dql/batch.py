@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import IO, TYPE_CHECKING
 
 from dql.errors import ConfigError
 from dql.printer import Style, mode_for, replaced_file, stdout, write_result
@@ -49,7 +49,7 @@ def parameters(pairs: Sequence[str]) -> dict[str, object]:
 
 
 class _Job:
-    def __init__(self, session: Session, stream: TextIO, style: Style, mode: str, quiet: bool) -> None:
+    def __init__(self, session: Session, stream: IO[str], style: Style, mode: str, quiet: bool) -> None:
         self._session = session
         self._stream = stream
         self._style = style
@@ -100,7 +100,7 @@ def _session(database: str | None) -> Iterator[Session]:
 
 
 @contextmanager
-def _destination(output: Path | None) -> Iterator[TextIO]:
+def _destination(output: Path | None) -> Iterator[IO[str]]:
     if output is None:
         yield stdout()
     else:

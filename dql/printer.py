@@ -8,10 +8,10 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import IO, TYPE_CHECKING
 
 from dql.errors import ConfigError
-from dql.render import Layout, mode_named, render
+from dql.render import mode_named, render
 from dql.sanitize import sanitize_cell
 
 if TYPE_CHECKING:
@@ -32,11 +32,8 @@ class Style:
     null: str | None = None
     insert_table: str = "table"
 
-    def layout(self, columns: int) -> Layout:
-        return Layout(width=columns, max_rows=self.max_rows, null=self.null, name=self.insert_table)
 
-
-def mode_for(style: Style, place: TextIO | Path) -> str:
+def mode_for(style: Style, place: IO[str] | Path) -> str:
     """The output mode for a stream or file. Raises ConfigError for a file whose suffix names no mode."""
     if style.mode is not None:
         return mode_named(style.mode)
@@ -48,29 +45,38 @@ def mode_for(style: Style, place: TextIO | Path) -> str:
     return mode
 
 
-def write_result(result: "Result", stream: TextIO, style: Style, mode: str) -> None:
-    """The rows of a result; the text of an EXPLAIN as it is; nothing for a statement without rows to show."""
+def write_result(result: "Result", stream: IO[str], style: Style, mode: str) -> None:
+    """The rows of a result; the text of an EXPLAIN as it is; nothing for a statement that has no columns."""
     table = result.arrow()
     if result.statement_kind == "explain" and table.num_columns == 1 and mode in ("duckbox", "box", "table", "line"):
-        lines = (sanitize_cell(str(cell), keep="\n") for cell in table.column(0).to_pylist())
-        _write(lines, stream)
+        stream.writelines(sanitize_cell(str(cell), keep="\n") + "\n" for cell in table.column(0).to_pylist())
+        stream.flush()
     else:
         write_table(table, result.types, stream, style, mode)
 
 
-def write_table(table: "pa.Table", types: list[str], stream: TextIO, style: Style, mode: str) -> None:
+def write_table(table: "pa.Table", types: list[str], stream: IO[str], style: Style, mode: str) -> None:
     """A table in the given mode, as wide as the terminal allows."""
-    layout = style.layout(terminal_columns(stream))
-    _write(render(table, mode, layout, types=types), stream)
+    pieces = render(
+        table,
+        mode,
+        types=types,
+        width=terminal_columns(stream),
+        max_rows=style.max_rows,
+        null_value=style.null,
+        name=style.insert_table,
+    )
+    stream.writelines(pieces)
+    stream.flush()
 
 
-def terminal_columns(stream: TextIO) -> int:
+def terminal_columns(stream: IO[str]) -> int:
     """Characters a line may take on `stream`; 120 where it is not a terminal."""
     return shutil.get_terminal_size((120, 40)).columns if stream.isatty() else 120
 
 
 @contextlib.contextmanager
-def replaced_file(path: Path) -> Iterator[TextIO]:
+def replaced_file(path: Path) -> Iterator[IO[str]]:
     """A stream for the new content of `path`; the old file stays until the block ends without an error."""
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -86,7 +92,7 @@ def replaced_file(path: Path) -> Iterator[TextIO]:
 
 
 @contextlib.contextmanager
-def paged(command: str) -> Iterator[TextIO]:
+def paged(command: str) -> Iterator[IO[str]]:
     """The standard input of a pager; a user who leaves it early is no error."""
     environment = {"LESS": "-SRXF", **os.environ}
     process = subprocess.Popen(command, shell=True, stdin=subprocess.PIPE, text=True, encoding="utf-8", env=environment)
@@ -108,13 +114,7 @@ def _wait(process: "subprocess.Popen[str]") -> None:
             return
 
 
-def _write(pieces: Iterator[str], stream: TextIO) -> None:
-    for piece in pieces:
-        stream.write(piece + "\n")
-    stream.flush()
-
-
-def stdout() -> TextIO:
+def stdout() -> IO[str]:
     """Standard output that never fails on a character: what its encoding lacks is shown escaped."""
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")

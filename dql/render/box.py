@@ -40,11 +40,11 @@ class _Column:
 
 
 def duckbox(sheet: Sheet) -> Iterator[str]:
-    """DuckDB's box: types under names, as many rows and columns as the layout allows, and a footer."""
-    table, layout = sheet.table, sheet.layout
-    shown = _first_and_last(table, layout.max_rows)
+    """DuckDB's box: types under names, as many rows and columns as fit, and a footer."""
+    table = sheet.table
+    shown = _first_and_last(table, sheet.max_rows)
     split_after = (shown.num_rows + 1) // 2 if shown.num_rows < table.num_rows else None
-    columns, widths = _fit(_columns(replace(sheet, table=shown), kinds=True), layout.width)
+    columns, widths = _fit(_columns(replace(sheet, table=shown), kinds=True), sheet.width)
     yield from _grid(columns, widths, _BOX, split_after=split_after)
     yield from _footer(table, shown.num_rows, sum(c is not None for c in columns), widths)
 

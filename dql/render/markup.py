@@ -53,7 +53,7 @@ def insert(sheet: Sheet) -> Iterator[str]:
     bare = [is_numeric(kind) or kind.upper() == "BOOLEAN" for kind in sheet.types]
     for row in _raw_rows(sheet.table):
         values = ", ".join(_literal(cell, plain) for cell, plain in zip(row, bare, strict=True))
-        yield f"INSERT INTO {_identifier(sheet.layout.name)} ({columns}) VALUES ({values});"
+        yield f"INSERT INTO {_identifier(sheet.name)} ({columns}) VALUES ({values});"
 
 
 def _raw_rows(table: pa.Table) -> Iterator[tuple[str | None, ...]]:

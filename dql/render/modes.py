@@ -8,7 +8,7 @@ import pyarrow as pa
 from dql.errors import ConfigError, name_hint
 from dql.render import box, machine, markup
 from dql.render.cells import sql_types
-from dql.render.sheet import Layout, Sheet
+from dql.render.sheet import Sheet
 
 
 class _Mode(NamedTuple):
@@ -50,17 +50,26 @@ def mode_named(name: str) -> str:
 
 
 def render(
-    table: pa.Table, mode: str, layout: Layout | None = None, *, types: Sequence[str] | None = None
+    table: pa.Table,
+    mode: str,
+    *,
+    types: Sequence[str] | None = None,
+    width: int = 120,
+    max_rows: int = 40,
+    null_value: str | None = None,
+    name: str = "table",
 ) -> Iterator[str]:
-    """`table` as text, in pieces to be joined with line breaks; no piece holds a control character but line breaks
-    and the tabs between the cells of `tabs`.
+    """`table` as text, in pieces of whole lines; they hold no control character but line breaks, and tabs where a
+    mode keeps them.
 
-    `types` are the SQL names of the column types, by default DuckDB's for the Arrow types.
-    Raises ConfigError for an unknown mode.
+    types: SQL names of the column types, by default DuckDB's for the Arrow types. width: characters a line of
+    `duckbox` may take, 0 for no limit. max_rows: rows `duckbox` shows, 0 for all; other modes write every row.
+    null_value: what NULL reads as, by default `NULL` for people and nothing in csv, tabs and list; JSON has `null`.
+    name: the table that `insert` names. Raises ConfigError for an unknown mode.
     """
-    layout = layout or Layout()
     chosen = _MODES[mode_named(mode)]
     if table.num_columns == 0:
         return iter(())
-    null = chosen.null if layout.null is None else layout.null
-    return chosen.write(Sheet(table, sql_types(table) if types is None else types, null, layout))
+    null = chosen.null if null_value is None else null_value
+    sheet = Sheet(table, sql_types(table) if types is None else types, null, width, max_rows, name)
+    return (piece + "\n" for piece in chosen.write(sheet))

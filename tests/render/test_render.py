@@ -6,6 +6,7 @@ import json
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import polars as pl
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from wcwidth import width
 
 from dql.errors import ConfigError
-from dql.render import MODES, Layout, mode_named, render
+from dql.render import MODES, mode_named, render
 from dql.sanitize import sanitize_cell
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -52,8 +53,8 @@ def terminal_payloads() -> list[str]:
     return payloads
 
 
-def text(table: pa.Table, mode: str, layout: Layout | None = None) -> str:
-    return "\n".join(render(table, mode, layout))
+def text(table: pa.Table, mode: str, **layout: Any) -> str:
+    return "".join(render(table, mode, **layout))
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -62,7 +63,7 @@ def test_terminal_payloads_come_out_escaped(mode: str) -> None:
     assert len(payloads) == 200
     cells = pa.table({"plain": payloads, "nested": [[p] for p in payloads], "struct": [{"k": p} for p in payloads]})
     names = pa.table([[1]] * 200, names=payloads)
-    for out in (text(cells, mode, Layout(max_rows=0)), text(names, mode, Layout(width=0)), text(cells, mode)):
+    for out in (text(cells, mode, max_rows=0), text(names, mode, width=0), text(cells, mode)):
         assert not RAW_CONTROL.search(out)
 
 
@@ -92,7 +93,7 @@ def sample() -> pa.Table:
 def test_modes_print_their_golden_text(mode: str) -> None:
     """Golden files; REWRITE_GOLDEN=1 writes them anew."""
     golden = GOLDEN / f"{mode}.txt"
-    printed = text(sample(), mode) + "\n"
+    printed = text(sample(), mode)
     if os.environ.get("REWRITE_GOLDEN"):
         golden.write_text(printed, encoding="utf-8")
     assert printed == golden.read_text(encoding="utf-8")
@@ -102,7 +103,7 @@ def test_modes_print_their_golden_text(mode: str) -> None:
 def test_lines_of_a_box_are_equally_wide(mode: str) -> None:
     payloads = terminal_payloads()
     table = pa.table({"c": payloads, "n": range(len(payloads))})
-    lines = [line for line in text(table, mode, Layout(width=60)).splitlines() if not line.startswith("  ")]
+    lines = [line for line in text(table, mode, width=60).splitlines() if not line.startswith("  ")]
     assert len({width(line, control_codes="ignore") for line in lines}) == 1
 
 
@@ -110,17 +111,16 @@ def test_lines_of_a_box_are_equally_wide(mode: str) -> None:
 @given(columns=st.integers(1, 30), limit=st.integers(30, 200), size=st.integers(1, 300))
 def test_duckbox_keeps_to_the_width_it_is_given(columns: int, limit: int, size: int) -> None:
     table = pa.table([["x" * (size * (i % 3))] for i in range(columns)], names=[f"c{i}" for i in range(columns)])
-    boxed = text(table, "duckbox", Layout(width=limit)).splitlines()[:-1]
+    boxed = text(table, "duckbox", width=limit).splitlines()[:-1]
     assert max(width(line, control_codes="ignore") for line in boxed) <= limit
 
 
 def test_duckbox_says_what_it_leaves_out() -> None:
     table = pa.table({f"column_{i}": range(12_345) for i in range(30)})
-    assert text(table, "duckbox").splitlines()[-1].split("  ")[1:] != []
     footer = text(table, "duckbox").splitlines()[-1]
     assert "12,345 rows (40 shown)" in footer and "30 columns (" in footer
     assert text(table.slice(0, 0), "duckbox").splitlines()[-1].strip().startswith("0 rows")
-    assert len(text(table, "duckbox", Layout(max_rows=0)).splitlines()) > 12_345
+    assert len(text(table, "duckbox", max_rows=0).splitlines()) > 12_345
 
 
 def awkward() -> pa.Table:
@@ -151,7 +151,7 @@ def test_insert_statements_restore_the_values() -> None:
     table = pa.table({"a": [*terminal_payloads(), None], "b": [*range(200), None]})
     with duckdb.connect() as connection:
         connection.execute("CREATE TABLE copy (a VARCHAR, b BIGINT)")
-        connection.execute(text(table, "insert", Layout(name="copy")))
+        connection.execute(text(table, "insert", name="copy"))
         assert connection.table("copy").to_arrow_table().to_pydict() == table.to_pydict()
 
 
@@ -159,7 +159,7 @@ def test_large_tables_cross_block_borders() -> None:
     table = pa.table({"n": range(120_000), "s": ["x", None, "a\nb"] * 40_000})
     assert len(json.loads(text(table, "json"))) == 120_000
     assert sum(1 for _ in csv.reader(io.StringIO(text(table, "csv")))) == 120_001
-    assert text(table, "tabs").count("\n") == 120_000
+    assert text(table, "tabs").count("\n") == 120_001
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -178,8 +178,8 @@ def test_bytes_that_are_not_utf8_do_not_stop_a_table() -> None:
 
 def test_equal_column_names_stay_apart() -> None:
     table = pa.table([[1], [2]], names=["a", "a"])
-    assert text(table, "csv") == "a,a\n1,2"
-    assert text(table, "jsonl") == '{"a":1,"a":2}'
+    assert text(table, "csv") == "a,a\n1,2\n"
+    assert text(table, "jsonl") == '{"a":1,"a":2}\n'
 
 
 def test_modes_answer_to_other_tools_words() -> None:
