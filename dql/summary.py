@@ -1,0 +1,31 @@
+"""What a finished query says about itself, on stderr: how much, how fast, what failed."""
+
+from typing import TYPE_CHECKING
+
+from dql.progress import duration
+
+if TYPE_CHECKING:
+    from dql.result import Result
+
+
+def summary(result: "Result") -> list[str]:
+    """Lines for people; none for a statement that ran no model."""
+    stats = result.stats()
+    if not stats.calls and not stats.calls_reused:
+        return []
+    parts = [f"{stats.rows:,} row{'' if stats.rows == 1 else 's'} in {duration(stats.seconds)}"]
+    parts.append(f"{stats.calls:,} call{'' if stats.calls == 1 else 's'}")
+    if stats.calls_reused:
+        parts.append(f"{stats.calls_reused:,} reused")
+    tokens = {"computed": stats.tokens_prefilled, "shared": stats.tokens_reused, "generated": stats.tokens_decoded}
+    if said := ", ".join(f"{count:,} {what}" for what, count in tokens.items() if count):
+        parts.append(f"tokens: {said}")
+    lines = [" · ".join(parts)]
+    if stats.cut_by_max_tokens:
+        lines.append(f"{stats.cut_by_max_tokens:,} answers cut by max_tokens")
+    if stats.truncated:
+        lines.append(f"{stats.truncated:,} inputs truncated to fit the context")
+    if stats.failed:
+        lines.append(f"{stats.failed:,} rows without an answer (NULL):")
+        lines += [f"  {message}" for message in stats.messages]
+    return lines
