@@ -16,7 +16,7 @@ from lark.lexer import Lexer
 from lark.parsers.lalr_analysis import Shift
 
 HERE = Path(__file__).parent
-STARTS = ("statement", "hole", "expr")
+STARTS = ("statement", "hole", "expr", "type")
 
 Row = dict[str, int]
 
@@ -127,7 +127,8 @@ def _rule(rule: Rule) -> list[Any]:
     if rule.origin.name.startswith("_"):
         kind = "inline"
     else:
-        lone = rule.options.expand1 and not rule.alias and len(rule.expansion) == 1 and not inline
+        lone = rule.options.expand1 and not rule.alias and len(rule.expansion) == 1
+        assert not (lone and inline), f"?{rule.origin.name} would rename a list of children"
         kind = "rename" if lone else "build"
     return [rule.origin.name, len(rule.expansion), inline, kind, rule.alias or rule.origin.name]
 

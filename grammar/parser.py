@@ -4,7 +4,7 @@ from functools import cache
 from typing import Any
 
 from dql.errors import ParseError
-from dql.grammar.ast import Expr, PlainSql, Star, Statement
+from dql.grammar.ast import Expr, PlainSql, Star, Statement, TypeName
 from dql.grammar.builders import BUILDERS
 from dql.grammar.diagnose import explain_unexpected
 from dql.grammar.driver import Driver, Unexpected
@@ -52,6 +52,13 @@ def parse_hole(text: str, inference_names: frozenset[str] = _NONE) -> Expr | Sta
     tokens = scan(text, frozenset(name.upper() for name in inference_names))
     hole: Expr | Star = _run(tokens, 0, len(tokens.kind) - 1, "hole")
     return hole
+
+
+def parse_type(text: str) -> TypeName:
+    """One type, `STRUCT(a INTEGER, b VARCHAR[])`; raises ParseError."""
+    tokens = scan(text)
+    found: TypeName = _run(tokens, 0, len(tokens.kind) - 1, "type")
+    return found
 
 
 @cache

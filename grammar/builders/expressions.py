@@ -149,7 +149,7 @@ def slice_(children: Children, span: Span) -> Slice:
     position = 0
     for child in children[2:-1]:
         if isinstance(child, Token):
-            position += 1
+            position += len(child.text)  # "::" is two colons
         else:
             bounds[position] = child
     return Slice(children[0], *bounds, span=span)

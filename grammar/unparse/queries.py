@@ -1,0 +1,318 @@
+"""Printers of queries with their clauses."""
+
+from dql.grammar.ast import (
+    AnyModel,
+    Block,
+    Bound,
+    CascadeModel,
+    Contract,
+    Cte,
+    DerivedTable,
+    Distinct,
+    FileRef,
+    GroupBy,
+    GroupingSets,
+    Into,
+    Island,
+    Join,
+    JoinChain,
+    Limit,
+    ModelRef,
+    NamedTable,
+    NamedWindow,
+    NestedQuery,
+    Objective,
+    Option,
+    ParenTable,
+    Quantity,
+    Query,
+    QueryBody,
+    RowModel,
+    Sample,
+    Select,
+    SelectItem,
+    SetOperation,
+    Setting,
+    SettingList,
+    SingleModel,
+    TableFunction,
+    TableRef,
+    Using,
+    Values,
+    VerbItem,
+    VerbQuery,
+    Word,
+)
+from dql.grammar.literals import quote_name, quote_string
+from dql.grammar.unparse.core import clause, join, names, path, to_sql, words
+from dql.grammar.unparse.expressions import OPERATOR, operand
+
+_TIGHT_UNITS = frozenset(("us", "ms", "s", "min", "h", "kib", "mib", "gib", "tib", "%"))
+
+
+@to_sql.register
+def _(node: Query) -> str:
+    recursive = "RECURSIVE " if node.recursive else ""
+    return words(
+        f"WITH {recursive}{join(node.ctes)}" if node.ctes else None,
+        to_sql(node.body),
+        f"ORDER BY {join(node.order_by)}" if node.order_by else None,
+        to_sql(node.limit) if node.limit else None,
+        clause("OFFSET", node.offset),
+        *(to_sql(part) for part in (node.using, node.contract, node.into) if part),
+    )
+
+
+@to_sql.register
+def _(node: Cte) -> str:
+    hint = None if node.materialized is None else "MATERIALIZED" if node.materialized else "NOT MATERIALIZED"
+    return words(
+        quote_name(node.name) + (f"({names(node.columns)})" if node.columns else ""),
+        f"USING KEY ({names(node.using_key)})" if node.using_key else None,
+        "AS",
+        hint,
+        f"({to_sql(node.query)})",
+    )
+
+
+@to_sql.register
+def _(node: Limit) -> str:
+    return f"LIMIT {to_sql(node.count)}{'%' if node.percent else ''}"
+
+
+@to_sql.register
+def _(node: Island) -> str:
+    return node.text
+
+
+@to_sql.register
+def _(node: NestedQuery) -> str:
+    return f"({to_sql(node.query)})"
+
+
+@to_sql.register
+def _(node: SetOperation) -> str:
+    intersects = node.operators[0].startswith("INTERSECT")
+    parts = [_branch(node.branches[0], intersects)]
+    for operator, branch in zip(node.operators, node.branches[1:], strict=True):
+        parts += [operator, _branch(branch, intersects)]
+    return " ".join(parts)
+
+
+def _branch(node: QueryBody, intersects: bool) -> str:
+    looser = isinstance(node, Island) or (
+        isinstance(node, SetOperation) and (intersects or not node.operators[0].startswith("INTERSECT"))
+    )
+    return f"({to_sql(node)})" if looser else to_sql(node)
+
+
+@to_sql.register
+def _(node: Values) -> str:
+    return "VALUES " + ", ".join([f"({join(row.items)})" for row in node.rows])
+
+
+@to_sql.register
+def _(node: Select) -> str:
+    return words("SELECT", to_sql(node.distinct) if node.distinct else None, join(node.items), _tail(node))
+
+
+@to_sql.register
+def _(node: VerbQuery) -> str:
+    return words(node.verb, ", ".join([_verb_item(node.verb, item) for item in node.items]), _tail(node))
+
+
+def _tail(node: Block) -> str:
+    return words(
+        f"FROM {join(node.from_)}" if node.from_ else None,
+        clause("WHERE", node.where),
+        to_sql(node.group_by) if node.group_by else None,
+        clause("HAVING", node.having),
+        f"WINDOW {join(node.windows)}" if node.windows else None,
+        clause("QUALIFY", node.qualify),
+        clause("USING SAMPLE", node.sample),
+    )
+
+
+def _verb_item(verb: str, item: VerbItem) -> str:
+    value = operand(item.input, OPERATOR) if verb in ("CLASSIFY", "SCORE") else to_sql(item.input)
+    labels = f"IN {operand(item.labels, OPERATOR)}" if item.labels else None
+    scale = None
+    if item.low and item.high:
+        scale = f"BETWEEN {operand(item.low, OPERATOR)} AND {operand(item.high, OPERATOR)}"
+    alias = f"AS {quote_name(item.alias)}" if item.alias else None
+    return words(value, labels, scale, clause("RETURNING", item.type), alias)
+
+
+@to_sql.register
+def _(node: VerbItem) -> str:
+    return _verb_item("CLASSIFY" if node.labels else "SCORE" if node.low else "GENERATE", node)
+
+
+@to_sql.register
+def _(node: SelectItem) -> str:
+    return words(to_sql(node.expr), f"AS {quote_name(node.alias)}" if node.alias else None)
+
+
+@to_sql.register
+def _(node: Distinct) -> str:
+    return f"DISTINCT ON ({join(node.on)})" if node.on else "DISTINCT"
+
+
+@to_sql.register
+def _(node: GroupBy) -> str:
+    return f"GROUP BY {join(node.items) or 'ALL'}"
+
+
+@to_sql.register
+def _(node: GroupingSets) -> str:
+    return f"GROUPING SETS ({join(node.sets)})"
+
+
+@to_sql.register
+def _(node: NamedWindow) -> str:
+    return f"{quote_name(node.name)} AS {to_sql(node.spec)}"
+
+
+@to_sql.register
+def _(node: TableRef) -> str:
+    return path(node.name) + _named(node)
+
+
+@to_sql.register
+def _(node: FileRef) -> str:
+    return to_sql(node.path) + _named(node)
+
+
+@to_sql.register
+def _(node: TableFunction) -> str:
+    source = words(
+        "LATERAL" if node.lateral else None, to_sql(node.call), "WITH ORDINALITY" if node.ordinality else None
+    )
+    return source + _named(node)
+
+
+@to_sql.register
+def _(node: DerivedTable) -> str:
+    return f"{'LATERAL ' if node.lateral else ''}({to_sql(node.query)}){_named(node)}"
+
+
+@to_sql.register
+def _(node: ParenTable) -> str:
+    return f"({to_sql(node.table)}){_named(node)}"
+
+
+def _named(node: NamedTable) -> str:
+    columns = f"({names(node.columns)})" if node.columns else ""
+    alias = f" AS {quote_name(node.alias)}{columns}" if node.alias else ""
+    return alias + (f" TABLESAMPLE {to_sql(node.sample)}" if node.sample else "")
+
+
+@to_sql.register
+def _(node: Sample) -> str:
+    amount = words(to_sql(node.size), node.unit)
+    return f"{quote_name(node.method)}({amount})" if node.method else amount
+
+
+@to_sql.register
+def _(node: JoinChain) -> str:
+    return f"{to_sql(node.first)} {join(node.joins, ' ')}"
+
+
+@to_sql.register
+def _(node: Join) -> str:
+    kind = " ".join(word for word in node.kind.split() if word != "INNER")
+    using = f"USING ({names(node.using)})" if node.using else None
+    return words(kind, "JOIN", to_sql(node.table), clause("ON", node.on), using)
+
+
+@to_sql.register
+def _(node: Using) -> str:
+    return f"USING {to_sql(node.model)}"
+
+
+@to_sql.register
+def _(node: ModelRef) -> str:
+    return quote_string(node.name) if node.literal else quote_name(node.name)
+
+
+@to_sql.register
+def _(node: RowModel) -> str:
+    return f"({to_sql(node.expr)})"
+
+
+@to_sql.register
+def _(node: SingleModel) -> str:
+    return words(to_sql(node.model), clause("ADAPTER", node.adapter), clause("DRAFT", node.draft))
+
+
+@to_sql.register
+def _(node: AnyModel) -> str:
+    return f"ANY ({join(node.models)})"
+
+
+@to_sql.register
+def _(node: CascadeModel) -> str:
+    return f"CASCADE ({join(node.models)})"
+
+
+@to_sql.register
+def _(node: Contract) -> str:
+    return f"WITH {join(node.items)}"
+
+
+@to_sql.register
+def _(node: Bound) -> str:
+    qualifier = to_sql(node.qualifier) if node.qualifier else None
+    of, confidence = clause("OF", node.of), clause("CONFIDENCE", node.confidence)
+    return words(to_sql(node.name), qualifier, node.op, to_sql(node.value), of, confidence)
+
+
+@to_sql.register
+def _(node: Objective) -> str:
+    return f"{node.direction} {to_sql(node.name)}"
+
+
+@to_sql.register
+def _(node: Setting) -> str:
+    return f"{to_sql(node.name)} = {to_sql(node.value)}"
+
+
+@to_sql.register
+def _(node: Quantity) -> str:
+    if node.unit is None:
+        return node.number
+    unit = node.unit.text
+    if unit.lower() in _TIGHT_UNITS:
+        return node.number + unit
+    return f"{node.number} {'/'.join(quote_name(part) for part in unit.split('/'))}"
+
+
+@to_sql.register
+def _(node: SettingList) -> str:
+    return f"[{join(node.items)}]"
+
+
+@to_sql.register
+def _(node: Word) -> str:
+    return quote_name(node.text)
+
+
+@to_sql.register
+def _(node: Option) -> str:
+    return words(to_sql(node.name), to_sql(node.value) if node.value else None)
+
+
+@to_sql.register
+def _(node: Into) -> str:
+    if node.path is None:
+        return f"INTO {path(node.table)}"
+    return words(
+        f"INTO {to_sql(node.path)}",
+        f"PARTITION BY ({names(node.partition_by)})" if node.partition_by else None,
+        options(node.options),
+    )
+
+
+def options(given: tuple[Option, ...]) -> str | None:
+    """`(FORMAT parquet, HEADER)`, or nothing."""
+    return f"({join(given)})" if given else None
