@@ -84,6 +84,12 @@ CONFIGS: Mapping[tuple[str, str, int], Config] = {
             "d256 fp8": Config({"BLOCK_N": 32}, num_warps=4, num_stages=5),
         },
     ),
+    **_rows("sample", 0, {"any": Config({"BLOCK": 16})}),
+    **_rows("sample", 90, {"any": Config({"BLOCK": 1024})}),
+    **_rows("sample_threshold", 0, {"any": Config({"BLOCK": 64})}),
+    **_rows("sample_threshold", 90, {"any": Config({"BLOCK": 4096}, num_warps=16)}),
+    **_rows("sample_finish", 0, {"any": Config()}),
+    **_rows("sample_finish", 90, {"any": Config(num_warps=1)}),
     **_rows("join_splits", 0, {"any": Config()}),
     **_rows("join_splits", 90, {"any": Config(num_warps=4)}),
 }

@@ -1,21 +1,22 @@
 """Drawing the next token: temperature, top-k, top-p, min-p and a grammar's mask, by the Gumbel-max trick.
 
 With logits l (tokens outside the mask −inf) and z = l / temperature, the kept tokens are those that
-  top-k: are among the k largest z (ties at the edge kept),
+  top-k: are among the k largest z,
   top-p: of these, renormalised, belong to the smallest set of the most probable whose mass reaches p,
-  min-p: and have at least min_p times the largest probability;
-the token drawn is argmax(z + noise) over the kept, noise a Gumbel of (seed, step, token id): exactly one draw from the
+  min-p: and have at least min_p times the largest probability (tokens tied with the last one kept are kept);
+the token drawn is argmax(z + noise) over the kept, noise the Gumbel of (seed, step, token): exactly one draw from the
 renormalised softmax. Temperature 0 takes argmax(l), the lowest id among equals.
 """
-
-from __future__ import annotations
 
 from dataclasses import dataclass
 
 import torch
 
+from dql.kernels.configs import choose, processors
+from dql.kernels.language import cdiv, power_of_two, uses_triton
 from dql.kernels.layout import FLOATS, check
 from dql.kernels.philox import gumbel_row
+from dql.kernels.sample_kernel import draw_kernel, finish_kernel, threshold_kernel
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,17 +40,24 @@ def sample(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """logits [rows, vocabulary] → tokens [rows] int64, log-probabilities [rows] float32 under softmax(logits) itself.
 
-    mask [rows, ⌈vocabulary / 32⌉] int32: bit n % 32 of word n // 32 allows token n.
+    mask [rows, ⌈vocabulary / 32⌉] int32: bit n % 32 of word n // 32 allows token n; it must allow at least one.
     """
-    _check(logits, rows, mask)
-    return _cpu(logits, rows, mask)
+    count = (logits.shape[0],)
+    for name in ("temperature", "top_p", "min_p"):
+        check(name, getattr(rows, name), count, dtypes=(torch.float32,), like=logits)
+    check("top_k", rows.top_k, count, dtypes=(torch.int32,), like=logits)
+    check("steps", rows.steps, count, dtypes=(torch.int32,), like=logits)
+    check("seeds", rows.seeds, count, dtypes=(torch.int64,), like=logits)
+    _check(logits, mask)
+    return _triton(logits, rows, mask) if uses_triton(logits) else _cpu(logits, rows, mask)
 
 
 def greedy(logits: torch.Tensor, *, mask: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
     """`sample` at temperature 0 for every row, without its tensors of parameters."""
-    check("logits", logits, (None, None), dtypes=FLOATS)
-    allowed = logits if mask is None else logits.masked_fill(~unpack_mask(mask, logits.shape[1]), -torch.inf)
-    tokens = allowed.argmax(-1)
+    _check(logits, mask)
+    if uses_triton(logits):
+        return _triton(logits, None, mask)
+    tokens = _masked(logits, mask).argmax(-1)
     return tokens, _log_prob(logits, tokens)
 
 
@@ -59,16 +67,14 @@ def unpack_mask(mask: torch.Tensor, vocabulary: int) -> torch.Tensor:
     return ((mask[..., None] >> bits) & 1).flatten(1)[:, :vocabulary].bool()
 
 
-def _check(logits: torch.Tensor, rows: SamplingRows, mask: torch.Tensor | None) -> None:
+def _check(logits: torch.Tensor, mask: torch.Tensor | None) -> None:
     check("logits", logits, (None, None), dtypes=FLOATS)
-    count = (logits.shape[0],)
-    for name in ("temperature", "top_p", "min_p"):
-        check(name, getattr(rows, name), count, dtypes=(torch.float32,), like=logits)
-    check("top_k", rows.top_k, count, dtypes=(torch.int32,), like=logits)
-    check("steps", rows.steps, count, dtypes=(torch.int32,), like=logits)
-    check("seeds", rows.seeds, count, dtypes=(torch.int64,), like=logits)
     if mask is not None:
-        check("mask", mask, (logits.shape[0], (logits.shape[1] + 31) // 32), dtypes=(torch.int32,), like=logits)
+        check("mask", mask, (logits.shape[0], cdiv(logits.shape[1], 32)), dtypes=(torch.int32,), like=logits)
+
+
+def _masked(logits: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+    return logits if mask is None else logits.masked_fill(~unpack_mask(mask, logits.shape[1]), -torch.inf)
 
 
 def _log_prob(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
@@ -77,9 +83,7 @@ def _log_prob(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
 
 
 def _cpu(logits: torch.Tensor, rows: SamplingRows, mask: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
-    wide = logits.float()
-    if mask is not None:
-        wide = wide.masked_fill(~unpack_mask(mask, logits.shape[1]), -torch.inf)
+    wide = _masked(logits.float(), mask)
     hot = rows.temperature > 0
     tokens = wide.argmax(-1)
     if bool(hot.any()):
@@ -103,3 +107,36 @@ def _threshold(z: torch.Tensor, rows: SamplingRows, hot: torch.Tensor) -> torch.
         nucleus = torch.where(top_p < 1, ordered.gather(1, reached[:, None])[:, 0], -torch.inf)
         edge = torch.maximum(edge, torch.maximum(torch.where(top_k > 0, kth[:, 0], -torch.inf), nucleus))
     return edge
+
+
+def _triton(
+    logits: torch.Tensor, rows: SamplingRows | None, mask: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Threshold per row, then the draw split over the vocabulary, then the splits' winner. `rows` None: greedy."""
+    (count, vocabulary), device = logits.shape, logits.device
+    config = choose("sample", "any")
+    threshold = torch.empty(count, device=device)
+    words = logits if mask is None else mask
+    masked = mask is not None
+    if rows is not None:
+        threshold_kernel[(count,)](
+            logits, words, rows.temperature, rows.top_k, rows.top_p, rows.min_p, threshold,
+            vocabulary, cdiv(vocabulary, 32), MASKED=masked, **choose("sample_threshold", "any").options(),
+        )  # fmt: skip
+    splits = max(1, min(cdiv(2 * processors(), max(1, count)), cdiv(vocabulary, config.blocks["BLOCK"])))
+    best, largest, total = (torch.empty((splits, count), device=device) for _ in range(3))
+    winner = torch.empty((splits, count), dtype=torch.int32, device=device)
+    draw_kernel[(count, splits)](
+        logits, words, *(
+            (rows.temperature, rows.seeds, rows.steps) if rows is not None else (logits, logits, logits)
+        ), threshold, best, winner, largest, total, vocabulary, cdiv(vocabulary, 32), count,
+        cdiv(cdiv(vocabulary, config.blocks["BLOCK"]), splits) * config.blocks["BLOCK"],
+        MASKED=masked, GREEDY=rows is None, **config.options(),
+    )  # fmt: skip
+    tokens = torch.empty(count, dtype=torch.int64, device=device)
+    log_probs = torch.empty(count, device=device)
+    finish_kernel[(count,)](
+        logits, best, winner, largest, total, tokens, log_probs, vocabulary, count, splits,
+        BLOCK=power_of_two(splits), **choose("sample_finish", "any").options(),
+    )  # fmt: skip
+    return tokens, log_probs
