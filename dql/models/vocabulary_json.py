@@ -14,6 +14,7 @@ from dql.models.vocabulary import ControlToken, Style, Vocabulary, end_ids, is_t
 
 _MAX_JSON = 128 << 20  # bytes; the largest honest tokenizer.json (Gemma 3) has 33 MB
 _MAX_TOKENS = 1 << 22
+_HIDDEN = "\ue0d0"  # a private-use character
 
 
 def read_json(path: Path, *, required: bool = False) -> dict[str, Any]:
@@ -60,12 +61,12 @@ def _build(source: dict[str, Any], folder: Path) -> Vocabulary:
     style = _style(source)
     pieces = _pieces(model, added)
     unknown = model.get("unk_token") if model["type"] != "BPE" else None
+    text_pieces = {t["content"] for t in added if not t["special"] and is_text_piece(t["content"])}
     control = tuple(
         ControlToken(token["id"], token["content"], not token["special"], token["lstrip"], token["rstrip"])
         for token in added
-        if not is_text_piece(token["content"]) and token["content"] != unknown
+        if token["content"] not in text_pieces and token["content"] != unknown
     )
-    text_pieces = [token["content"] for token in added if is_text_piece(token["content"])]
     prefix, suffix = _frame(source.get("post_processor"), {text: id for id, text in enumerate(pieces)})
     space_prefix = _strip(source, {token.text for token in control})
     data = tokenizers.Tokenizer.from_str(json.dumps(source))
@@ -124,8 +125,14 @@ def _strip(source: dict[str, Any], control: set[str]) -> bool:
     """Take from `source` all that is not plain text → ids; returns whether it put a space before the first word."""
     source |= {"added_tokens": [], "truncation": None, "padding": None, "post_processor": None}
     model = source["model"]
-    if isinstance(model["vocab"], list):  # Unigram: ids are places, so a piece is made unreachable instead
-        model["vocab"] = [[f"\ue0d0{at}", -1e9] if p in control else [p, s] for at, (p, s) in enumerate(model["vocab"])]
+    if isinstance(model["vocab"], list):
+        # Unigram's ids are places in the list, so a control piece cannot leave; it is renamed to what no text reaches.
+        model["vocab"] = [
+            [f"{_HIDDEN}{n}", -1e9] if p in control else [p, s] for n, (p, s) in enumerate(model["vocab"])
+        ]
+        unreachable = {"type": "Replace", "pattern": {"String": _HIDDEN}, "content": "\ufffd"}
+        steps = [unreachable, *_steps(source.get("normalizer"))]
+        source["normalizer"] = {"type": "Sequence", "normalizers": steps}
     else:
         model["vocab"] = {piece: id for piece, id in model["vocab"].items() if piece not in control}
     if model["type"] == "BPE":
