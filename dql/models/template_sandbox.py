@@ -25,6 +25,7 @@ from dql.errors import ConfigError
 MAX_SOURCE = 256 << 10  # characters; the longest chat templates in the wild have some 30,000
 _MAX_STEPS = 50_000
 _MAX_SIZE = 1 << 20  # characters and elements of one value, nested ones counted each time they occur
+_ELEMENT = 16  # what an element of a list counts, beside its characters
 _MAX_INTEGER = 1 << 64
 _MAX_SECONDS = 1.0
 # fmt: off
@@ -199,8 +200,8 @@ def _size(value: Any, limit: int) -> int:
             pending += item
         elif isinstance(item, int) and abs(item) >= _MAX_INTEGER:
             raise _too_much("a number that large")
-        total += len(item) + 1 if isinstance(item, str) else 1
-        if total > limit or len(pending) > limit:
+        total += len(item) + _ELEMENT if isinstance(item, str) else _ELEMENT
+        if total + len(pending) > limit:
             raise _too_much(f"a value of more than {limit} characters")
     return total
 
