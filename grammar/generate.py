@@ -69,6 +69,7 @@ def tables(grammar: str) -> dict[str, Any]:
         "digest": digest(grammar),
         "words": {text: name for text, name in fixed if text[0].isalpha()},
         "symbols": {text: name for text, name in fixed if not text[0].isalpha()},
+        "ambiguous": _ambiguous(table, {text: name for text, name in fixed if text[0].isalpha()}),
         "starts": {start: [number[table.start_states[start]], number[table.end_states[start]]] for start in STARTS},
         "rules": [_rule(rule) for rule in rules],
         "lookaheads": lookaheads.rows,
@@ -93,6 +94,15 @@ def render(data: dict[str, Any]) -> str:
             body = json.dumps(value, separators=(",", ":"))
         parts.append(f"{json.dumps(name)}:{body}")
     return "{" + ",\n".join(parts) + "}\n"
+
+
+def _ambiguous(table: Any, words: dict[str, str]) -> list[str]:
+    """Words that some state could take both as keyword and as name, bare aliases (where AS could stand too) apart.
+
+    A name that is none of them is safe without quotes.
+    """
+    rows = [row for row in table.states.values() if "NAME" in row and "AS" not in row]
+    return sorted(word for word, terminal in words.items() if any(terminal in row for row in rows))
 
 
 class _Interned:

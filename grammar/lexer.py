@@ -16,12 +16,16 @@ _AFTER_LIMIT = frozenset((")", "OFFSET", "USING", "WITH", "INTO", ";", ""))
 
 
 class Token:
-    """A terminal with its text (an island's without its brackets) and place; `index` is its first raw token."""
+    """A terminal with its text and place; `index` is its first raw token.
 
-    __slots__ = ("end", "index", "start", "text", "type")
+    The text of a SUBQUERY is without its brackets, and starts at `text_start`; its place is with them.
+    """
 
-    def __init__(self, type: str, text: str, start: int, end: int, index: int) -> None:
+    __slots__ = ("end", "index", "start", "text", "text_start", "type")
+
+    def __init__(self, type: str, text: str, start: int, end: int, index: int, text_start: int) -> None:
         self.type, self.text, self.start, self.end, self.index = type, text, start, end, index
+        self.text_start = text_start
 
     def __repr__(self) -> str:
         return f"{self.type}:{self.text!r}"
@@ -92,7 +96,7 @@ class Lexer:
             else:
                 terminal, first, after = "NAME" if kind[i] == "QUOTED" else kind[i], i, i + 1
             last = after - 2 if terminal == "SUBQUERY" else after - 1
-            yield Token(terminal, text[start[first] : end[last]], start[first], end[last], i)
+            yield Token(terminal, text[start[first] : end[last]], start[i], end[after - 1], i, start[first])
             i = after
         hint = "put the parts without inference into subqueries, which are not counted, or split the statement"
         raise tokens.error(f"the statement has more than {MAX_TOKENS:,} words with inference about them", i, hint)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 
 from dql.errors import ParseError
-from dql.grammar.names import DOTTED, INFERENCE_NAMES, NEVER_ALIAS, QUERY_HEADS, RESERVED, VERBS, words
+from dql.grammar.names import DOTTED, FUNCTION_WORDS, INFERENCE_NAMES, NEVER_ALIAS, QUERY_HEADS, RESERVED, VERBS, words
 
 MAX_CHARACTERS = 1_000_000
 MAX_BRACKETS = 1_000
@@ -34,7 +34,7 @@ _COMMENT_EDGE = re.compile(r"/\*|\*/")
 _CLOSES = {")": "(", "]": "[", "}": "{"}
 _OPENS = frozenset("([{")
 _AFTER_QUERY = words("UNION INTERSECT EXCEPT ORDER LIMIT OFFSET USING")
-_CONTINUES = RESERVED - words("CASE CAST NOT NULL TRUE FALSE ARRAY LAMBDA") | NEVER_ALIAS | words("IS LIKE BETWEEN")
+_CONTINUES = RESERVED - words("CASE CAST NULL TRUE FALSE ARRAY LAMBDA") | NEVER_ALIAS | words("IS LIKE BETWEEN")
 _BEFORE_VERB = words(
     "( ) ; AS AGAINST EXPLAIN ANALYZE EVALUATE DESCRIBE SUMMARIZE UNION INTERSECT EXCEPT ALL NAME DISTINCT"
 )
@@ -111,7 +111,28 @@ def is_verb(tokens: Tokens, i: int) -> bool:
     if tokens.upper[i] not in VERBS:
         return False
     kind, after = tokens.kind[i + 1], tokens.upper[i + 1]
+    if after in FUNCTION_WORDS and tokens.upper[i + 2] != "(":  # FROM (score JOIN …), but EMBED left(body, 80)
+        return False
     return kind in ("STRING", "QUOTED", "PARAM") or (kind == "WORD" and after not in _CONTINUES)
+
+
+def hole_end(text: str, start: int) -> int:
+    """Position of the `}` that closes a template's hole whose content begins at `start`; -1 if none does.
+
+    Brackets and braces inside the hole, strings, quoted names and comments are stepped over.
+    """
+    depth, position = 0, start
+    while (match := _TOKEN.match(text, position)) is not None and match.lastgroup != "OPEN":
+        position = match.end()
+        if match.lastgroup == "COMMENT":
+            position = _comment_end(text, match.start())
+        elif match.lastgroup == "DOLLAR":
+            position = _dollar_end(text, match.start(), match[0])
+        elif match[0] == "}" and depth == 0:
+            return match.start()
+        elif match.lastgroup == "SYMBOL":
+            depth += (match[0] in _OPENS) - (match[0] in _CLOSES)
+    return -1
 
 
 def _split(tokens: Tokens) -> None:

@@ -26,11 +26,15 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Tables:
-    """An LALR automaton. `actions[state][terminal]` is a state to shift to or, negative, `~rule` to reduce."""
+    """An LALR automaton. `words` and `symbols` lead from text to terminal; a name among `ambiguous` needs quotes.
+
+    `actions[state][terminal]` is a state to shift to or, negative, `~rule` to reduce.
+    """
 
     digest: str
     words: dict[str, str]
     symbols: dict[str, str]
+    ambiguous: frozenset[str]
     starts: dict[str, tuple[int, int]]
     rules: tuple[Rule, ...]
     actions: tuple[dict[str, int], ...]
@@ -93,6 +97,7 @@ def load() -> Tables:
         digest=data["digest"],
         words=data["words"],
         symbols=data["symbols"],
+        ambiguous=frozenset(data["ambiguous"]),
         starts={name: (first, last) for name, (first, last) in data["starts"].items()},
         rules=tuple(Rule(o, size, tuple(spliced), kind, name) for o, size, spliced, kind, name in data["rules"]),
         actions=tuple(actions),

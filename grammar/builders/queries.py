@@ -67,7 +67,7 @@ _TAIL = ("where", "group_by", "having", "windows", "qualify", "sample")
 
 def island(token: Token) -> Query:
     """A query of DuckDB's own."""
-    span = span_of(token)
+    span = token.text_start, token.text_start + len(token.text)
     return Query(Island(token.text, span=span), span=span)
 
 

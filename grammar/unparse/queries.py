@@ -43,7 +43,7 @@ from dql.grammar.ast import (
     VerbQuery,
     Word,
 )
-from dql.grammar.literals import quote_name, quote_string
+from dql.grammar.literals import is_plain, quote_name, quote_string, quoted
 from dql.grammar.unparse.core import clause, join, names, path, to_sql, words
 from dql.grammar.unparse.expressions import OPERATOR, operand
 
@@ -284,7 +284,7 @@ def _(node: Quantity) -> str:
     unit = node.unit.text
     if unit.lower() in _TIGHT_UNITS:
         return node.number + unit
-    return f"{node.number} {'/'.join(quote_name(part) for part in unit.split('/'))}"
+    return f"{node.number} {'/'.join(part if is_plain(part) else quoted(part) for part in unit.split('/'))}"
 
 
 @to_sql.register
