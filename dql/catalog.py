@@ -66,7 +66,7 @@ class Catalog:
     def table_names(self, sql: str) -> set[str]:
         """Names that `sql` reads from: tables, views, files, frames."""
         with _errors():
-            return set(self._main.get_table_names(sql, qualified=True))
+            return set(self._main.get_table_names(sql))
 
     def has_table(self, name: str) -> bool:
         """Whether a table, view or registered frame of this name exists."""
@@ -113,6 +113,18 @@ class Catalog:
         self._frames[name] = frame
 
     # ---- running ----------------------------------------------------------------------------------------------
+
+    def is_query(self, sql: str) -> bool:
+        """Whether a plain statement yields rows to be read; others are run for their effect."""
+        with _errors():
+            statements = self._main.extract_statements(sql)
+        only_rows = [duckdb.ExpectedResultType.QUERY_RESULT]
+        return all(s.expected_result_type == only_rows or s.type == duckdb.StatementType.MULTI for s in statements)
+
+    def has_setting(self, name: str) -> bool:
+        """Whether DuckDB has a setting of this name."""
+        with _errors():
+            return self._main.execute("SELECT 1 FROM duckdb_settings() WHERE name = $1", [name]).fetchone() is not None
 
     def execute(self, sql: str, params: Params | None = None) -> duckdb.DuckDBPyConnection:
         """Run one plain statement on the main connection."""
@@ -235,6 +247,14 @@ def quote_string(text: str) -> str:
 def quote_name(name: str) -> str:
     """An SQL identifier, always quoted."""
     return '"' + name.replace('"', '""') + '"'
+
+
+def behind(tables: Mapping[str, str], sql: str) -> str:
+    """`sql` where each of the names is the table that its query yields."""
+    if not tables:
+        return sql
+    named = ", ".join(f"{quote_name(name)} AS ({query})" for name, query in tables.items())
+    return f"WITH {named} SELECT * FROM ({sql})"
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from typing import Protocol
 from dql.catalog import Catalog
 from dql.errors import ExecutionError
 from dql.executor.engine import Engine
+from dql.executor.options import Counters
 from dql.executor.progress import Tracker
 from dql.models import Model
 
@@ -25,13 +26,13 @@ class Rejected:
     kind: str
     message: str
     retryable: bool
-    prompt: str
 
 
-class Engines(Protocol):
-    """Loaded models by name."""
+class Models(Protocol):
+    """Models by name: their files and tokenizers, and engines that hold their weights."""
 
-    def __call__(self, model: str) -> tuple[Model, Engine]: ...
+    def model(self, name: str) -> Model: ...
+    def engine(self, name: str) -> Engine: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,7 @@ class Context:
     """One run of one query."""
 
     catalog: Catalog
-    engines: Engines
+    models: Models
     params: Mapping[str, object] = field(default_factory=dict)
     policy: ErrorPolicy = field(default_factory=ErrorPolicy)
     tracker: Tracker = field(default_factory=Tracker)
@@ -57,6 +58,8 @@ class Context:
     tables: dict[str, str] = field(default_factory=dict)
     rejected: list[Rejected] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
+    rows: int = 0
+    batch_size: int | None = None
 
     def reject(self, row: Rejected) -> None:
         """Count a failed row; raises ExecutionError when the policy says that the job must stop."""
@@ -71,6 +74,24 @@ class Context:
             raise ExecutionError(f"{failed} rows failed; the first: {row.message}", hint=_policy_hint("reject_limit"))
         if failed == calls == _FIRST_CALLS:
             raise ExecutionError(f"the first {calls} calls all failed: {row.message}")
+
+    def show(self, done: int, now: Counters, before: Counters) -> None:
+        """Show progress: `done` rows of the running window, and the engine's counts since `before`."""
+        counts = self.counts
+        self.tracker.update(
+            rows_done=self.rows + done,
+            rows_failed=counts["failed"],
+            calls_reused=counts["reused"],
+            tokens_prefilled=counts["prefilled"] + now.prefilled - before.prefilled,
+            tokens_reused=counts["shared"] + now.reused - before.reused,
+            tokens_decoded=counts["decoded"] + now.decoded - before.decoded,
+        )
+
+    def add(self, now: Counters, before: Counters) -> None:
+        """Add the engine's counts since `before` to the query's."""
+        self.counts["prefilled"] += now.prefilled - before.prefilled
+        self.counts["shared"] += now.reused - before.reused
+        self.counts["decoded"] += now.decoded - before.decoded
 
     def messages(self) -> list[str]:
         """One line per class of failure with its count and first message."""

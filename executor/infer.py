@@ -28,9 +28,11 @@ def infer(
             for runner in runners:
                 answers = runner.run(window, row)
                 columns.append(answers.values)
+                context.counts["nulls"] += answers.values.null_count
                 finished &= answers.finished
                 failed |= answers.failed
             row += window.num_rows
+            context.rows = row
             context.tracker.update(rows_done=row)
             batch = window
             for runner, column in zip(runners, columns, strict=True):

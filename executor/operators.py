@@ -8,7 +8,7 @@ from typing import Protocol
 
 import pyarrow as pa
 
-from dql.catalog import quote_name
+from dql.catalog import behind
 from dql.executor.context import Context
 from dql.executor.infer import infer
 from dql.planner.physical import FragmentExec, InferExec, LimitExec, MapExec, PhysicalPlan
@@ -83,10 +83,3 @@ def _whole(batches: Iterator[pa.RecordBatch], context: Context) -> Iterator[pa.R
     yield from batches
     if context.cancelled.is_set():
         raise KeyboardInterrupt
-
-
-def behind(tables: dict[str, str], sql: str) -> str:
-    """`sql` where each name is the table that a query yields."""
-    if not tables:
-        return sql
-    return f"WITH {', '.join(f'{quote_name(name)} AS ({query})' for name, query in tables.items())} SELECT * FROM ({sql})"

@@ -3,8 +3,9 @@
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
-from dql.errors import UnsupportedError
+from dql.errors import BindError, UnsupportedError, name_hint
 from dql.grammar import ast
 from dql.grammar.unparse import to_sql
 from dql.grammar.walk import children as ast_children
@@ -111,7 +112,7 @@ def _branch(branch: ast.QueryBody, env: Environment) -> ast.QueryBody:
     """A branch of a set operation; one with inference becomes a query of its own."""
     if isinstance(branch, ast.SetOperation):
         return replace(branch, branches=tuple(_branch(b, env) for b in branch.branches))
-    if isinstance(branch, ast.Select | ast.VerbQuery):
+    if isinstance(branch, ast.VerbQuery) or (isinstance(branch, ast.Select) and _holds_inference(branch, env)):
         return ast.NestedQuery(islands(ast.Query(branch, span=branch.span), env, bind_query))
     return branch
 
@@ -159,7 +160,24 @@ def _fields(select: ast.Select, query: ast.Query, scope: Scope | PlanScope, env:
     """Names and types of the output, as DuckDB sees the block with every call a NULL of its type."""
     shown = typed(replace(select, from_=scope.tables))
     assert isinstance(shown, ast.Select)
-    return describe(env, with_ctes(env, to_sql(ast.Query(shown, span=query.span))))
+    try:
+        return describe(env, with_ctes(env, to_sql(ast.Query(shown, span=query.span))))
+    except BindError as error:
+        raise _placed(error, select, scope) from error
+
+
+def _placed(error: BindError, select: ast.Select, scope: Scope | PlanScope) -> BindError:
+    """DuckDB's complaint about a name, at the place where the user wrote it."""
+    quoted = re.search(r'"([^"]+)"', error.message)
+    name = quoted[1].rpartition(".")[2].lower() if quoted else ""
+    for node in walk(select):
+        if isinstance(node, ast.Column) and node.path[-1].lower() == name:
+            if len(node.path) == 1 and name not in scope.known:
+                return BindError(f"no column {node.path[0]}", span=node.span, hint=name_hint(name, scope.known))
+            error.span = node.span
+        elif isinstance(node, ast.Call) and error.span is None and f" {node.name[-1].lower()} " in error.message.lower():
+            error.span = node.span
+    return error
 
 
 def _below(node: ast.Node, env: Environment) -> Any:
@@ -192,6 +210,14 @@ def _without_inference_on(chain: ast.JoinChain, env: Environment, moved: list[as
             join = replace(join, on=on, kind=join.kind if rest else "CROSS")
         joins.append(join)
     return replace(chain, joins=tuple(joins))
+
+
+def _holds_inference(node: ast.Node, env: Environment) -> bool:
+    """Whether inference stands in a block or in any query below it."""
+    return any(
+        is_inference(n, env) or isinstance(n, ast.VerbQuery) or (isinstance(n, ast.Query) and _is_structured(n))
+        for n in walk(node)
+    )
 
 
 def _infers(node: ast.Node, env: Environment) -> bool:

@@ -100,7 +100,7 @@ class Extractor:
         reach = guards
         for when in node.whens:
             condition = self.extract(when.condition, reach)
-            test = condition if operand is None else ast.Comparison((_wrap(operand), _wrap(condition)), ("=",))
+            test = condition if operand is None else ast.Comparison(_wrap(operand), "=", _wrap(condition))
             result = self.extract(when.result, (*reach, _is(test, "TRUE")))
             whens.append(replace(when, condition=condition, result=result))
             reach = (*reach, _is(test, "TRUE", negated=True))

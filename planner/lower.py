@@ -1,5 +1,6 @@
 """Logical plan → physical plan: relational nodes between two inference nodes become one DuckDB query."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import count
@@ -27,6 +28,9 @@ from dql.planner.logical import (
 from dql.planner.physical import CallExec, FragmentExec, InferExec, LimitExec, MapExec, PhysicalPlan
 
 
+_TABLE = re.compile(r"\bdql_in_\d+\b")
+
+
 @dataclass(frozen=True, slots=True)
 class _Sql:
     """SQL under construction. `stream` is the plan whose batches it maps row by row, known to it as `name`."""
@@ -44,10 +48,12 @@ class _Sql:
 
 
 class Lowering:
-    """Lowers the plans of one query. `params` are the values of parameters in LIMIT."""
+    """Lowers the plans of one query. `params` are values of parameters, `tables` the plans that SQL reads by name."""
 
-    def __init__(self, params: Mapping[str, object]) -> None:
+    def __init__(self, params: Mapping[str, object], tables: Mapping[str, LogicalPlan]) -> None:
         self._params = params
+        self._tables = tables
+        self._lowered: dict[str, PhysicalPlan] = {}
         self._numbers = count()
 
     def lower(self, plan: LogicalPlan, stops_early: bool = False) -> PhysicalPlan:
@@ -56,7 +62,9 @@ class Lowering:
 
     def _finish(self, sql: _Sql) -> PhysicalPlan:
         if sql.stream is None:
-            return FragmentExec(sql.text, sql.inputs)
+            given = dict(sql.inputs)
+            read = {name for name in _TABLE.findall(sql.text) if name in self._tables and name not in given}
+            return FragmentExec(sql.text, (*sql.inputs, *((name, self._table_plan(name)) for name in sorted(read))))
         if sql.text == f"SELECT * FROM {sql.name}":
             return sql.stream
         return MapExec(sql.stream, sql.text, sql.name)
@@ -64,7 +72,7 @@ class Lowering:
     def _sql(self, plan: LogicalPlan, early: bool) -> _Sql:
         match plan:
             case Scan():
-                return _Sql(plan.sql, tuple((name, self.lower(child)) for name, child in plan.inputs))
+                return _Sql(plan.sql)
             case Infer():
                 return self._stream(self._infer(plan, early))
             case Limit():
@@ -79,6 +87,12 @@ class Lowering:
                 return below.over(text, rowwise=all(_is_rowwise(e) for e in plan.exprs))
         below = self._sql(plan.child, False)  # type: ignore[attr-defined]
         return below.over(_blocking(plan, _table(below)))
+
+    def _table_plan(self, name: str) -> PhysicalPlan:
+        """The plan of a table that SQL reads by name: one plan, however many places read it."""
+        if name not in self._lowered:
+            self._lowered[name] = self.lower(self._tables[name])
+        return self._lowered[name]
 
     def _stream(self, plan: PhysicalPlan) -> _Sql:
         name = f"dql_rows_{next(self._numbers)}"

@@ -4,10 +4,11 @@ A leaf is what only DuckDB can resolve in the user's own FROM: a column, a star,
 `_n`; the rest of every expression is then over plan columns and can be moved anywhere.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
-from dql.catalog import quote_name
+from dql.catalog import behind, quote_name
 from dql.errors import BindError, DqlError, UnsupportedError, name_hint
 from dql.grammar import ast
 from dql.grammar.unparse import to_sql
@@ -16,6 +17,7 @@ from dql.planner.environment import ColumnInfo, Environment
 from dql.planner.guards import has_inference
 from dql.planner.logical import Column, LogicalPlan, Scan
 
+N = TypeVar("N", bound=ast.Node)
 Fields = tuple[ColumnInfo, ...]
 Bind = Callable[[ast.Query, Environment], tuple[LogicalPlan, Fields]]
 
@@ -56,7 +58,7 @@ class Scope:
         """A query over this FROM, with the CTEs that it reads."""
         return with_ctes(self.env, f"SELECT {items}{self._from}{self._sample}")
 
-    def without_inference[N: ast.Node](self, node: N) -> N:
+    def without_inference(self, node: N) -> N:
         """`node` with every query that holds inference bound as a plan of its own and read as a table."""
         return islands(node, self.env, self._bind)
 
@@ -160,7 +162,7 @@ class PlanScope:
         return self._alias is not None and name.lower() == self._alias.lower() and name.lower() not in self.known
 
 
-def islands[N: ast.Node](node: N, env: Environment, bind: Bind) -> N:
+def islands(node: N, env: Environment, bind: Bind) -> N:
     """`node` with every query below it that holds inference replaced by a table of the plan it is bound to."""
 
     def island(query: ast.Query) -> ast.Query:
@@ -201,13 +203,6 @@ def describe(env: Environment, sql: str) -> Fields:
     return tuple(env.catalog.describe(behind(stubs, sql), env.params))
 
 
-def behind(tables: Mapping[str, str], sql: str) -> str:
-    """`sql` where the given names are tables, each the outcome of a query."""
-    if not tables:
-        return sql
-    return f"WITH {', '.join(f'{name} AS ({query})' for name, query in tables.items())} SELECT * FROM ({sql})"
-
-
 def inputs_of(sql: str, env: Environment) -> tuple[tuple[str, LogicalPlan], ...]:
     """The plans that a piece of SQL reads as tables."""
     if not any(name in sql for name in env.plans):
@@ -228,12 +223,12 @@ def _internal(node: ast.Node, leaf: Callable[[ast.Expr], ast.Expr], bound: froze
         if has_inference(node.operand):
             return replace(node, operand=_internal(node.operand, leaf, bound))
         return leaf(node)
-    if isinstance(node, ast.Comparison | ast.Operation) and any(isinstance(n, ast.Quantified) for n in node.operands):
+    if isinstance(node, ast.Comparison | ast.Operation) and any(isinstance(n, ast.Quantified) for n in children(node)):
         return leaf(node)
     if isinstance(node, ast.Lambda):
         bound = bound | {name.lower() for name in node.params}
     elif isinstance(node, ast.Comprehension):
-        bound = bound | {node.name.lower()}
+        bound = bound | {name.lower() for name in node.names}
     elif isinstance(node, ast.Call) and node.name[-1].lower() == "columns":
         hint = "name the columns, or move COLUMNS(…) into a subquery"
         raise UnsupportedError("COLUMNS beside inference does not run", span=node.span, hint=hint)

@@ -1,0 +1,230 @@
+"""A session: one database, one set of settings, the models it has loaded. The one place that knows every stage."""
+
+import re
+import sys
+import threading
+from collections import ChainMap
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from dql.catalog import Catalog, TableInfo, is_frame
+from dql.config import Config
+from dql.errors import BindError, DqlError
+from dql.grammar import ast
+from dql.grammar.parser import parse
+from dql.models.registry import Registry
+from dql.planner.calls import SIGNATURES
+from dql.planner.contract import SETTING_KINDS, Value
+from dql.planner.environment import Macro
+from dql.result import Result
+
+if TYPE_CHECKING:
+    from dql.executor.progress import Progress
+    from dql.executor.runtime import Run, Runtime
+
+_SOURCES = re.compile(r"(?:\b(?:from|join|into|table|summarize|describe)\b|,)\s*\(?\s*\"?([A-Za-z_]\w*)", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A setting as SHOW SETTINGS lists it."""
+
+    name: str
+    value: str
+    default: str
+    unit: str
+    description: str
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionInfo:
+    """An inference function: how it is called, what it does."""
+
+    name: str
+    signature: str
+    description: str
+
+
+class Session:
+    """Runs DQL. `path` is a DuckDB file for tables and views that last; without one all is in memory.
+
+    Not for several threads at once, but for `cancel`.
+    """
+
+    def __init__(self, path: str | None = None, *, config: Config | None = None) -> None:
+        self.config = config or Config.load()
+        self.catalog = Catalog(path, self.config)
+        self.registry = Registry(self.config.models_dir, offline=self.config.offline)
+        self.settings_in_force: dict[str, Value] = {}
+        self.model = self.config.model
+        self.macros: dict[str, Macro] = {}
+        self.views: dict[str, ast.Query] = {}
+        self._runtime: Runtime | None = None
+        self._running: Run | None = None
+        self._cancelled = threading.Event()
+        self._from_caller: set[str] = set()
+
+    def query(
+        self,
+        text: str,
+        params: Mapping[str, object] | None = None,
+        tables: Mapping[str, object] | None = None,
+        *,
+        progress: "Callable[[Progress], None] | None" = None,
+    ) -> Result:
+        """The result of the last statement of `text`; earlier ones run. It is lazy unless it has effects.
+
+        `params` fill `$name`; `tables` are frames by name, and frames of the caller are found by their variable's
+        name. Raises ParseError, BindError, PlanError or UnsupportedError before anything runs.
+        """
+        frame = sys._getframe(1)
+        return self.query_from(text, params, tables, ChainMap(frame.f_locals, frame.f_globals), progress)
+
+    def query_from(
+        self,
+        text: str,
+        params: Mapping[str, object] | None,
+        tables: Mapping[str, object] | None,
+        variables: Mapping[str, object],
+        progress: "Callable[[Progress], None] | None" = None,
+    ) -> Result:
+        """`query` for wrappers: `variables` are where frames are looked up."""
+        last: Result | None = None
+        for result in self.run(text, params, tables, variables=variables, progress=progress):
+            if last is not None:
+                last.arrow()
+            last = result
+        if last is None:
+            raise BindError("there is no statement in the text")
+        return last
+
+    def run(
+        self,
+        text: str,
+        params: Mapping[str, object] | None = None,
+        tables: Mapping[str, object] | None = None,
+        *,
+        variables: Mapping[str, object] | None = None,
+        progress: "Callable[[Progress], None] | None" = None,
+    ) -> Iterator[Result]:
+        """One result per statement, in order; a statement starts when its result is asked for."""
+        from dql.statements import execute
+
+        self._cancelled.clear()
+        for name, frame in (tables or {}).items():
+            self.catalog.register(name, frame)
+        try:
+            statements = parse(text, frozenset(self.macros), frozenset(self.views))
+            for number in range(len(statements)):
+                # Names may have come to hold inference in an earlier statement: parse what follows anew.
+                statement = parse(text, frozenset(self.macros), frozenset(self.views))[number]
+                self._find_frames(text[slice(*statement.span)], variables or {})
+                yield execute(statement, self, text, params or {}, progress)
+        except DqlError as error:
+            raise error.located(text) from error.__cause__
+
+    def cancel(self) -> None:
+        """Stop the running query, from any thread; its finished rows are kept."""
+        self._cancelled.set()
+        if self._running is not None:
+            self._running.context.cancelled.set()
+        self.catalog.interrupt()
+
+    def close(self) -> None:
+        """Let go of the database and the models."""
+        self._runtime = None
+        self.catalog.close()
+
+    # ---- what there is ------------------------------------------------------------------------------------------
+
+    def models(self) -> Registry:
+        """The models known on this machine."""
+        return self.registry
+
+    def tables(self) -> list[TableInfo]:
+        """Tables, views and frames with their columns; views with inference have none listed."""
+        views = [TableInfo(name, "view", ()) for name in self.views]
+        return [*self.catalog.tables(), *views]
+
+    def settings(self) -> list[Setting]:
+        """Every setting with its value in this session."""
+        units = {"seconds": "ms s min h", "share_or_count": "% or rows"}
+        found = [Setting("model", self.model, self.config.model, "", "the model of calls that name none")]
+        for kind in SETTING_KINDS.values():
+            value = self.settings_in_force.get(kind.name, kind.default)
+            found.append(Setting(kind.name, _shown(value), _shown(kind.default), units.get(kind.kind, ""), kind.meaning))
+        return found
+
+    def functions(self) -> list[FunctionInfo]:
+        """Inference functions, built in and of this session."""
+        built_in = [
+            FunctionInfo(name, s.usage.replace(s.name, name), f"{s.op}; yields {s.type}") for name, s in SIGNATURES.items()
+        ]
+        own = [
+            FunctionInfo(name, f"{name}({', '.join(p.name for p in macro.params)})", "function of this session")
+            for name, macro in self.macros.items()
+        ]
+        return [*built_in, *own]
+
+    # ---- for the statements -------------------------------------------------------------------------------------
+
+    @property
+    def runtime(self) -> "Runtime":
+        """The executor; imported here alone, so that nothing else loads torch."""
+        if self._runtime is None:
+            from dql.executor.runtime import Runtime
+
+            self._runtime = Runtime(self.registry, self.catalog, self.config.num_threads)
+        return self._runtime
+
+    def check_model(self, ref: ast.ModelRef) -> str:
+        """The name to run a model by. Raises BindError with near names for one that does not exist."""
+        try:
+            self.registry.installed(ref.name)
+        except DqlError as error:
+            error.span = error.span or (ref.span if ref.span != (0, 0) else None)
+            raise
+        return ref.name
+
+    def keep(self, name: str, statement: ast.CreateView | ast.CreateFunction) -> None:
+        """Remember a view or function with inference."""
+        if isinstance(statement, ast.CreateView):
+            self.views[name] = statement.query
+        else:
+            self.macros[name] = Macro(statement.params, statement.body)
+
+    def drop(self, kind: str, name: str) -> None:
+        """Forget a view or function with inference."""
+        (self.views if kind == "VIEW" else self.macros).pop(name.lower())
+
+    def forget(self, model: str) -> None:
+        """Drop what is loaded of a model whose name changed its meaning."""
+        if self._runtime is not None:
+            self._runtime.forget(model)
+
+    def watch(self, run: "Run") -> None:
+        """Let `cancel` reach this run."""
+        self._running = run
+        if self._cancelled.is_set():
+            run.context.cancelled.set()
+
+    def _find_frames(self, text: str, variables: Mapping[str, object]) -> None:
+        """Register the caller's frames that the text reads from; tables of the session and given ones come first."""
+        for name in {match[1] for match in _SOURCES.finditer(text)}:
+            if name in variables and is_frame(variables[name]):
+                if name in self._from_caller or not self.catalog.has_table(name):
+                    self.catalog.register(name, variables[name])
+                    self._from_caller.add(name)
+
+    def __enter__(self) -> "Session":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()
+
+
+def _shown(value: Value) -> str:
+    if value is None:
+        return ""
+    return ", ".join(value) if isinstance(value, tuple) else str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,0 +1,376 @@
+"""What each kind of statement does. A query is planned here and handed to the runtime; the rest is done at once."""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import astuple, dataclass, fields
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from dql.catalog import quote_name
+from dql.errors import BindError, UnsupportedError, name_hint
+from dql.grammar import ast
+from dql.planner.bind_contract import bind_contract, bind_value
+from dql.planner.binder import bind
+from dql.planner.contract import SETTING_KINDS, setting_kind, setting_value
+from dql.planner.environment import Environment
+from dql.planner.explain import Explanation
+from dql.planner.explain import explain as explain_plan
+from dql.planner.plan import Planned, plan_query
+from dql.planner.prompts import prompts
+from dql.planner.statistics import CallStatistics, count_calls, countable, infer_nodes
+from dql.result import Outcome, Result, rows
+
+if TYPE_CHECKING:
+    from dql.executor.progress import Progress
+    from dql.executor.runtime import Run
+    from dql.session import Session
+
+SCAN_ROWS = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One statement's surroundings."""
+
+    session: "Session"
+    text: str
+    params: Mapping[str, object]
+    progress: "Callable[[Progress], None] | None"
+
+
+def execute(
+    statement: ast.Statement,
+    session: "Session",
+    text: str,
+    params: Mapping[str, object],
+    progress: "Callable[[Progress], None] | None",
+) -> Result:
+    """Run one statement. Queries come back lazy, all else has been done."""
+    call = Call(session, text, params, progress)
+    match statement:
+        case ast.QueryStatement():
+            return query(statement.query, call)
+        case ast.PlainSql():
+            return plain(statement, call)
+        case ast.Explain():
+            return explain(statement, call)
+        case ast.Copy():
+            return copy(statement, call)
+        case ast.CreateTable():
+            return create_table(statement, call)
+        case ast.CreateView() | ast.CreateFunction():
+            return create_name(statement, call)
+        case ast.CreateModel():
+            return create_model(statement, call)
+        case ast.Drop():
+            return drop(statement, call)
+        case ast.Show():
+            return show(statement, call)
+        case ast.DescribeModel():
+            return describe_model(statement, call)
+        case ast.DescribeQuery():
+            fields = plan(statement.query, call).fields
+            return rows([("column_name", "VARCHAR"), ("column_type", "VARCHAR")], [(f.name, f.type) for f in fields], "query")
+        case ast.SetSetting():
+            return set_setting(statement, call)
+        case ast.ResetSetting():
+            return reset_setting(statement, call)
+    raise UnsupportedError(f"{_spelling(statement)} does not run yet", span=statement.span)
+
+
+# ---- queries ----------------------------------------------------------------------------------------------------
+
+
+def plan(query: ast.Query, call: Call) -> Planned:
+    """Bind, rewrite and lower a query."""
+    session = call.session
+    contract = bind_contract(query.contract, call.params, session.settings_in_force)
+    env = Environment(
+        catalog=session.catalog,
+        check_model=session.check_model,
+        model=session.model,
+        params=call.params,
+        settings={**session.settings_in_force, **contract.pinned},
+        macros=session.macros,
+        views=session.views,
+    )
+    return plan_query(bind(query, env), contract, env)
+
+
+def query(query: ast.Query, call: Call) -> Result:
+    """A query: lazy, or with INTO run at once."""
+    planned = plan(query, call)
+    if query.into is not None:
+        return into(query.into, planned, call)
+    run = start(planned, call)
+    return Result(
+        Outcome(planned.query.names, planned.query.types, run.batches, run=run, explain=lambda: explained(planned, call))
+    )
+
+
+def start(planned: Planned, call: Call) -> "Run":
+    """A run of the plan that `cancel` reaches."""
+    from dql.executor.context import ErrorPolicy
+
+    contract = planned.contract
+    policy = ErrorPolicy(
+        on_error=str(contract.setting("on_error")),
+        limit=contract.setting("reject_limit"),  # type: ignore[arg-type]
+        on_overflow=str(contract.setting("on_overflow")),
+    )
+    batch_size = contract.setting("batch_size")
+    run = call.session.runtime.start(planned.query, policy, call.params, call.progress)
+    run.context.batch_size = int(batch_size) if isinstance(batch_size, int) else None
+    call.session.watch(run)
+    return run
+
+
+def into(target: ast.Into, planned: Planned, call: Call) -> Result:
+    """INTO: run now and write, in one step at the end, to a file or table."""
+    from dql.executor.sink import AtomicFile, file_format
+
+    if target.path is None:
+        return _write_table(target.table, planned, call, or_replace=True)
+    path = target.path.value
+    if target.partition_by or path.endswith("/"):
+        raise UnsupportedError("writing a directory does not run yet", span=target.span, hint="name a file: 'out.parquet'")
+    options = _options(target.options, call)
+    asked = options.pop("format", None)
+    if options:
+        name = next(iter(options))
+        raise BindError(f"INTO has no option {name}", span=target.span, hint="there is FORMAT")
+    kind = file_format(path, str(asked) if asked is not None else None)
+    _check_folder(path, target.span)
+    run = start(planned, call)
+    with AtomicFile(path, kind) as file:
+        file.write(run.batches())
+        if run.interrupted:
+            raise KeyboardInterrupt
+        run.context.tracker.phase("committing", path)
+        file.commit()
+    return _written(run, path, planned, call)
+
+
+def _check_folder(path: str, span: ast.Span) -> None:
+    folder = Path(path).parent
+    if not folder.is_dir():
+        raise BindError(f"there is no folder {folder}", span=span, hint="create it first")
+
+
+def _write_table(name: ast.Path, planned: Planned, call: Call, *, or_replace: bool, verb: str = "TABLE") -> Result:
+    """Run now, keep the rows aside, then create the table from them in one step."""
+    catalog = call.session.catalog
+    run = start(planned, call)
+    scratch = catalog.materialise(run.batches())
+    try:
+        if run.interrupted:
+            raise KeyboardInterrupt
+        replace = "OR REPLACE " if or_replace else ""
+        target = ".".join(quote_name(part) for part in name)
+        catalog.execute(f"CREATE {replace}{verb} {target} AS SELECT * FROM {scratch}")
+    finally:
+        catalog.drop(scratch)
+    return _written(run, ".".join(name), planned, call)
+
+
+def _written(run: "Run", path: str, planned: Planned, call: Call) -> Result:
+    """The one row that a written target yields."""
+    stats = run.stats()
+    columns = [("rows", "BIGINT"), ("nulls", "BIGINT"), ("failed", "BIGINT"), ("seconds", "DOUBLE"), ("path", "VARCHAR")]
+    shown = rows(columns, [(stats.rows, stats.nulls, stats.failed, round(stats.seconds, 3), path)], "write")
+    return shown.of_run(run, lambda: explained(planned, call))
+
+
+def copy(statement: ast.Copy, call: Call) -> Result:
+    """COPY (query) TO 'file': INTO by another name."""
+    into_clause = ast.Into(path=statement.path, options=statement.options, span=statement.path.span)
+    return into(into_clause, plan(statement.query, call), call)
+
+
+def create_table(statement: ast.CreateTable, call: Call) -> Result:
+    """CREATE TABLE … AS a query with inference."""
+    name = statement.name[-1]
+    if not statement.or_replace and call.session.catalog.has_table(name):
+        if statement.if_not_exists:
+            return _done("create")
+        raise BindError(f"table {name} exists already", span=statement.span, hint="write CREATE OR REPLACE TABLE")
+    verb = "TEMP TABLE" if statement.temporary else "TABLE"
+    return _write_table(statement.name, plan(statement.query, call), call, or_replace=statement.or_replace, verb=verb)
+
+
+def plain(statement: ast.PlainSql, call: Call) -> Result:
+    """DuckDB's own statements: a query is streamed, anything else runs now."""
+    catalog, sql = call.session.catalog, statement.text
+    if not catalog.is_query(sql):
+        catalog.execute(sql, call.params)
+        return _done("statement")
+    fields = catalog.describe(sql, call.params)
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        yield from catalog.stream(sql, SCAN_ROWS, call.params)
+
+    return Result(Outcome(tuple(f.name for f in fields), tuple(f.type for f in fields), batches))
+
+
+# ---- names ------------------------------------------------------------------------------------------------------
+
+
+def create_name(statement: ast.CreateView | ast.CreateFunction, call: Call) -> Result:
+    """A view or function with inference: kept as a tree, expanded where it is used."""
+    session, name = call.session, statement.name[-1].lower()
+    known: Mapping[str, object] = session.views if isinstance(statement, ast.CreateView) else session.macros
+    if name in known and not statement.or_replace:
+        if statement.if_not_exists:
+            return _done("create")
+        raise BindError(f"{name} exists already", span=statement.span, hint="write CREATE OR REPLACE")
+    if isinstance(statement, ast.CreateView):
+        plan(statement.query, call)
+    session.keep(name, statement)
+    return _done("create")
+
+
+def create_model(statement: ast.CreateModel, call: Call) -> Result:
+    """Register a model under a name."""
+    registry = call.session.registry
+    if statement.if_not_exists and any(m.name == statement.name.lower() for m in registry.list()):
+        return _done("create")
+    registry.create(statement.name, statement.uri.value, _options(statement.options, call), or_replace=statement.or_replace)
+    call.session.forget(statement.name)
+    return _done("create")
+
+
+def drop(statement: ast.Drop, call: Call) -> Result:
+    """DROP MODEL, and VIEW or FUNCTION where it holds inference."""
+    session, name = call.session, statement.name[-1]
+    if statement.kind == "MODEL":
+        known = [m.name for m in session.registry.list()]
+        if name.lower() in known:
+            session.registry.remove(name)
+            session.forget(name)
+            return _done("drop")
+    elif statement.kind in ("VIEW", "FUNCTION"):
+        known = list(session.views if statement.kind == "VIEW" else session.macros)
+        if name.lower() in known:
+            session.drop(statement.kind, name)
+            return _done("drop")
+    else:
+        raise UnsupportedError("adapters do not run yet", span=statement.span)
+    if statement.if_exists:
+        return _done("drop")
+    raise BindError(f"no {statement.kind.lower()} {name}", span=statement.span, hint=name_hint(name, known))
+
+
+def describe_model(statement: ast.DescribeModel, call: Call) -> Result:
+    """What is known of a model."""
+    info = call.session.registry.describe(statement.model.name)
+    facts: list[tuple[str, str]] = [(f.name, str(getattr(info, f.name))) for f in fields(info)]
+    if info.installed:
+        model = call.session.registry.resolve(statement.model.name)
+        facts += [(f.name, str(getattr(model.shape, f.name))) for f in fields(model.shape)]
+        facts += [("parameters", f"{model.shape.parameters:,}"), ("digest", model.digest)]
+    return rows([("property", "VARCHAR"), ("value", "VARCHAR")], facts, "query")
+
+
+def show(statement: ast.Show, call: Call) -> Result:
+    """SHOW MODELS, SETTINGS, FUNCTIONS."""
+    session = call.session
+    if statement.what == "MODELS":
+        columns = [("name", "VARCHAR"), ("installed", "BOOLEAN"), ("mb", "DOUBLE"), ("license", "VARCHAR"), ("uri", "VARCHAR")]
+        found = [
+            (m.name, m.installed, round(m.size / 1e6, 1) if m.size else None, m.license, m.uri) for m in session.registry.list()
+        ]
+        return rows(columns, found, "query")
+    if statement.what == "SETTINGS":
+        columns = [(c, "VARCHAR") for c in ("name", "value", "default", "unit", "description")]
+        return rows(columns, [astuple(s) for s in session.settings()], "query")
+    if statement.what == "FUNCTIONS":
+        columns = [(c, "VARCHAR") for c in ("name", "signature", "description")]
+        return rows(columns, [astuple(f) for f in session.functions()], "query")
+    raise UnsupportedError(f"SHOW {statement.what} does not run yet", span=statement.span)
+
+
+def set_setting(statement: ast.SetSetting, call: Call) -> Result:
+    """A session default; names that are not dql's are DuckDB's."""
+    session, name = call.session, statement.name.text.lower()
+    value, unit = bind_value(statement.value, call.params)
+    if name == "model":
+        session.model = session.check_model(ast.ModelRef(str(value), span=statement.value.span))
+    elif name in SETTING_KINDS:
+        session.settings_in_force[name] = setting_value(name, value, unit, span=statement.value.span)
+    elif session.catalog.has_setting(name):
+        session.catalog.execute(call.text[slice(*statement.span)])
+    else:
+        setting_kind(name, span=statement.name.span)
+    return _done("set")
+
+
+def reset_setting(statement: ast.ResetSetting, call: Call) -> Result:
+    """Back to the default."""
+    session, name = call.session, statement.name.text.lower()
+    if name == "model":
+        session.model = session.config.model
+    elif name in SETTING_KINDS:
+        session.settings_in_force.pop(name, None)
+    elif session.catalog.has_setting(name):
+        session.catalog.execute(call.text[slice(*statement.span)])
+    else:
+        setting_kind(name, span=statement.name.span)
+    return _done("set")
+
+
+# ---- EXPLAIN ----------------------------------------------------------------------------------------------------
+
+
+def explain(statement: ast.Explain, call: Call) -> Result:
+    """The plan as text."""
+    for given, what in (
+        (statement.analyze, "EXPLAIN ANALYZE"),
+        (statement.candidates, "EXPLAIN (CANDIDATES)"),
+        (statement.on is not None, "EXPLAIN (ON …)"),
+    ):
+        if given:
+            raise UnsupportedError(f"{what} does not run yet", span=statement.span, hint="write EXPLAIN")
+    planned = plan(statement.query, call)
+    text = explained(planned, call, rewrites=statement.rewrites)
+    return rows([("plan", "VARCHAR")], [(line,) for line in text.splitlines()], "explain")
+
+
+def explained(planned: Planned, call: Call, rewrites: bool = False) -> str:
+    """What EXPLAIN prints for a plan: its tree, with counts where no earlier inference decides them."""
+    registry, catalog = call.session.registry, call.session.catalog
+    statistics: dict[str, CallStatistics] = {}
+    notes: dict[str, str] = {}
+    frames: dict[str, tuple[str, ...]] = {}
+    for node in infer_nodes(planned.query.root):
+        asked = [c for c in node.calls if c.op != "count_tokens"]
+        missing = [c for c in asked if not registry.installed(c.model)]
+        for c in missing:
+            notes[c.out] = f"prompt tokens unknown: {c.model} is not here yet (dql models pull {c.model})"
+        if missing:
+            continue
+        compiled = {c.out: prompts(c, registry.resolve(c.model)) for c in node.calls}
+        frames |= {out: tuple(p.frame for p in found) for out, found in compiled.items() if found}
+        if countable(node) is None:
+            notes |= {c.out: "rows and tokens depend on the inference below" for c in asked}
+            continue
+        counted = count_calls(node, list(compiled.values()), partial(catalog.stream, params=call.params))
+        statistics |= {c.out: s for c, s in zip(node.calls, counted, strict=True) if c in asked}
+    found = Explanation(
+        planned.logical, planned.applied, planned.contract, statistics, notes, frames, planned.tables
+    )
+    return explain_plan(found, rewrites)
+
+
+def _options(options: tuple[ast.Option, ...], call: Call) -> dict[str, object]:
+    return {o.name.text.lower(): True if o.value is None else bind_value(o.value, call.params)[0] for o in options}
+
+
+def _done(kind: str) -> Result:
+    return rows([], [], kind)
+
+
+def _spelling(statement: ast.Statement) -> str:
+    return re.sub(r"(?<!^)(?=[A-Z])", " ", type(statement).__name__).upper()

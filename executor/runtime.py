@@ -1,0 +1,154 @@
+"""Runs physical plans: keeps models loaded between queries, and turns a plan into the user's columns."""
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+
+from dql.catalog import Catalog
+from dql.executor.context import Context, ErrorPolicy, Rejected
+from dql.executor.engine import Engine
+from dql.executor.operators import execute
+from dql.executor.progress import Progress, Tracker
+from dql.models import Model
+from dql.models.registry import PullProgress, Registry
+from dql.planner.physical import QueryPlan
+
+_LOADED = 2  # engines kept; a third model takes the place of the one unused longest
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """What one run did. Tokens: `prefilled` were computed, `reused` shared with other rows, `decoded` generated."""
+
+    rows: int = 0
+    nulls: int = 0
+    failed: int = 0
+    calls: int = 0
+    calls_reused: int = 0
+    truncated: int = 0
+    cut_by_max_tokens: int = 0
+    tokens_prefilled: int = 0
+    tokens_reused: int = 0
+    tokens_decoded: int = 0
+    seconds: float = 0.0
+    messages: tuple[str, ...] = ()
+
+
+@dataclass
+class Run:
+    """One run of a plan, perhaps not begun. `context` tells how it went."""
+
+    plan: QueryPlan
+    context: Context
+    started: float = field(default_factory=time.monotonic)
+    rows: int = 0
+    seconds: float = 0.0
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """The rows, in order, under the user's column names; at least one batch."""
+        self.started = time.monotonic()
+        below = execute(self.plan.root, self.context)
+        try:
+            for batch in below:
+                self.rows += batch.num_rows
+                yield pa.RecordBatch.from_arrays(batch.columns, names=list(self.plan.names))
+        finally:
+            below.close()
+            self.context.close()
+            self.seconds = time.monotonic() - self.started
+
+    @property
+    def interrupted(self) -> bool:
+        return self.context.cancelled.is_set()
+
+    @property
+    def rejected(self) -> list[Rejected]:
+        return self.context.rejected
+
+    def stats(self) -> Stats:
+        """Counts so far."""
+        counts = self.context.counts
+        return Stats(
+            rows=self.rows,
+            nulls=counts["nulls"],
+            failed=counts["failed"],
+            calls=counts["calls"],
+            calls_reused=counts["reused"],
+            truncated=counts["truncated"],
+            cut_by_max_tokens=counts["length"],
+            tokens_prefilled=counts["prefilled"],
+            tokens_reused=counts["shared"],
+            tokens_decoded=counts["decoded"],
+            seconds=self.seconds,
+            messages=tuple(self.context.messages()),
+        )
+
+
+class Runtime:
+    """The engines of a session. Loads a model on its first call and pulls it first where it is not here."""
+
+    def __init__(self, registry: Registry, catalog: Catalog, threads: int) -> None:
+        self._registry = registry
+        self._catalog = catalog
+        self._threads = threads
+        self._models: dict[str, Model] = {}
+        self._engines: OrderedDict[str, Engine] = OrderedDict()
+
+    def start(
+        self,
+        plan: QueryPlan,
+        policy: ErrorPolicy,
+        params: Mapping[str, object],
+        listen: Callable[[Progress], None] | None,
+    ) -> Run:
+        """A run that begins when its batches are read."""
+        tracker = Tracker(listen)
+        models = _Models(self, tracker)
+        return Run(plan, Context(self._catalog, models, dict(params), policy, tracker, threading.Event()))
+
+    def model(self, name: str, tracker: Tracker) -> Model:
+        """The model, pulled if need be."""
+        if name not in self._models:
+            if not self._registry.installed(name):
+                self._registry.pull(name, lambda state: _show_pull(tracker, name, state))
+            self._models[name] = self._registry.resolve(name)
+        return self._models[name]
+
+    def engine(self, name: str, tracker: Tracker) -> Engine:
+        """The model's engine, loaded if need be."""
+        if name not in self._engines:
+            model = self.model(name, tracker)
+            tracker.phase("loading", name)
+            while len(self._engines) >= _LOADED:
+                self._engines.popitem(last=False)
+            self._engines[name] = Engine.load(model)
+        self._engines.move_to_end(name)
+        return self._engines[name]
+
+    def forget(self, name: str) -> None:
+        """Drop what is loaded under a name that now means something else."""
+        self._models.pop(name, None)
+        self._engines.pop(name, None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Models:
+    """The runtime's models for one run, with its progress."""
+
+    runtime: Runtime
+    tracker: Tracker
+
+    def model(self, name: str) -> Model:
+        return self.runtime.model(name, self.tracker)
+
+    def engine(self, name: str) -> Engine:
+        return self.runtime.engine(name, self.tracker)
+
+
+def _show_pull(tracker: Tracker, name: str, state: PullProgress) -> None:
+    share = f" {state.done / 1e6:.0f} of {state.total / 1e6:.0f} MB" if state.total else ""
+    tracker.phase("loading", f"{name}{share}")

@@ -1,0 +1,149 @@
+"""Writing a result to a file: streamed to a temporary name beside the target, then put in its place in one step.
+
+Until then the old file stays as it was, and can be read, even by the query that replaces it.
+"""
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, Protocol
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.ipc
+import pyarrow.parquet as pq
+
+from dql.errors import BindError, ExecutionError
+
+ROW_GROUP_BYTES = 64 << 20
+ROW_GROUP_ROWS = 122_880  # DuckDB's own
+
+
+class Writer(Protocol):
+    """Takes tables one after the other; `close` ends the file."""
+
+    def write_table(self, table: pa.Table) -> None: ...
+    def close(self) -> None: ...
+
+
+class JsonLines:
+    """One JSON object a line."""
+
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        self._file = path.open("w", encoding="utf-8")
+
+    def write_table(self, table: pa.Table) -> None:
+        for batch in table.to_batches():
+            rows = batch.to_pylist()
+            self._file.writelines(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows)
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _csv(delimiter: str) -> Callable[[Path, pa.Schema], Writer]:
+    def open_csv(path: Path, schema: pa.Schema) -> Writer:
+        for field in schema:
+            if pa.types.is_nested(field.type):
+                hint = "write Parquet or JSON lines, or cast the column to VARCHAR"
+                raise ExecutionError(f"CSV cannot hold column {field.name} of type {field.type}", hint=hint)
+        options = pyarrow.csv.WriteOptions(delimiter=delimiter)
+        writer: Writer = pyarrow.csv.CSVWriter(path, schema, write_options=options)
+        return writer
+
+    return open_csv
+
+
+def _parquet(path: Path, schema: pa.Schema) -> Writer:
+    writer: Writer = pq.ParquetWriter(path, schema, compression="zstd", write_page_checksum=True)
+    return writer
+
+
+def _arrow(path: Path, schema: pa.Schema) -> Writer:
+    writer: Writer = pyarrow.ipc.new_file(str(path), schema)
+    return writer
+
+
+FORMATS: dict[str, Callable[[Path, pa.Schema], Writer]] = {
+    "parquet": _parquet,
+    "arrow": _arrow,
+    "feather": _arrow,
+    "csv": _csv(","),
+    "tsv": _csv("\t"),
+    "json": JsonLines,
+    "jsonl": JsonLines,
+    "ndjson": JsonLines,
+}
+
+
+def file_format(path: str, asked: str | None = None) -> str:
+    """The format of a target. Raises BindError for one that dql does not write."""
+    name = (asked or Path(path).suffix.removeprefix(".")).lower()
+    if name not in FORMATS:
+        shown = f"'{name}'" if name else "a file without a suffix"
+        raise BindError(f"dql does not write {shown}", hint=f"it writes {', '.join(sorted(FORMATS))}")
+    return name
+
+
+class AtomicFile(AbstractContextManager["AtomicFile"]):
+    """Write batches under a temporary name; `commit` puts the file in its place. Leaving without it removes it."""
+
+    def __init__(self, path: str, file_type: str) -> None:
+        self.path = Path(path)
+        self._temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
+        self._open = FORMATS[file_type]
+        self._writer: Writer | None = None
+        self._waiting: list[pa.RecordBatch] = []
+
+    def write(self, batches: Iterator[pa.RecordBatch]) -> None:
+        """Take all batches; small ones are written together."""
+        try:
+            for batch in batches:
+                if self._writer is None:
+                    self._writer = self._open(self._temporary, batch.schema)
+                self._waiting.append(batch)
+                rows = sum(b.num_rows for b in self._waiting)
+                if rows >= ROW_GROUP_ROWS or sum(b.nbytes for b in self._waiting) >= ROW_GROUP_BYTES:
+                    self._flush()
+            self._flush()
+        except OSError as error:
+            raise self._failed(error) from error
+
+    def commit(self) -> None:
+        """Make the file durable and visible under its name."""
+        try:
+            assert self._writer is not None, "nothing was written"
+            self._writer.close()
+            self._writer = None
+            _sync(self._temporary)
+            os.replace(self._temporary, self.path)
+            _sync(self.path.parent)
+        except OSError as error:
+            raise self._failed(error) from error
+
+    def __exit__(self, *_: Any) -> None:
+        if self._writer is not None:
+            try:
+                self._writer.close()
+            except OSError:  # the disk is full or gone: the file is removed below in any case
+                self._writer = None
+        self._temporary.unlink(missing_ok=True)
+
+    def _flush(self) -> None:
+        if self._waiting and self._writer is not None:
+            self._writer.write_table(pa.Table.from_batches(self._waiting))
+            self._waiting = []
+
+    def _failed(self, error: OSError) -> ExecutionError:
+        reason = error.strerror or str(error)
+        return ExecutionError(f"could not write {self.path}: {reason}", hint="what was there before is still there")
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

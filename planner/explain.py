@@ -1,0 +1,161 @@
+"""A plan as text: what runs where, how often, and why it looks as it does."""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from dql.grammar import ast
+from dql.grammar.unparse import to_sql
+from dql.planner.contract import Bound, Contract
+from dql.planner.logical import (
+    Aggregate,
+    Distinct,
+    Filter,
+    Infer,
+    InferCall,
+    Limit,
+    LogicalPlan,
+    Project,
+    Scan,
+    Sort,
+    Window,
+    walk_plan,
+)
+from dql.planner.optimizer import Applied
+from dql.planner.statistics import CallStatistics
+
+_COLUMN = re.compile(r'"?\b(_\d+)\b"?')
+_RIGHT = 53  # column where the notes on a node begin
+ENFORCED = {"quality": "kept: only answer-preserving choices are made"}
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """What EXPLAIN knows of one query beside its plan. Keys are the columns of the calls' answers."""
+
+    logical: LogicalPlan
+    applied: tuple[Applied, ...]
+    contract: Contract
+    statistics: Mapping[str, CallStatistics] = field(default_factory=dict)
+    notes: Mapping[str, str] = field(default_factory=dict)
+    frames: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    tables: Mapping[str, LogicalPlan] = field(default_factory=dict)
+
+
+def explain(found: Explanation, rewrites: bool = False) -> str:
+    """The plan as a tree, then the rules applied and what became of each bound."""
+    names = _names([found.logical, *found.tables.values()])
+    lines = list(_tree(found.logical, found, names))
+    for table, plan in found.tables.items():
+        lines += ["", f"-- {table}, read as a table above:", *_tree(plan, found, names)]
+    if found.applied:
+        lines.append(f"-- applied: {', '.join(dict.fromkeys(a.rule for a in found.applied))}")
+    lines += [f"-- bound {bound}: {_fate(bound)}" for bound in found.contract.bounds]
+    lines += [f"-- pinned: {name} = {value}" for name, value in found.contract.pinned.items()]
+    if rewrites:
+        lines += _rewrites(found, names)
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _fate(bound: Bound) -> str:
+    return ENFORCED.get(bound.name, "accepted, not yet enforced")
+
+
+def _names(plans: list[LogicalPlan]) -> dict[str, str]:
+    """What the user calls each plan column: an output's alias, else the column or expression it came from."""
+    names: dict[str, str] = {}
+    nodes = [node for plan in plans for node in walk_plan(plan)]
+    for node in reversed(nodes):
+        for column in node.columns:
+            names.setdefault(column.name, column.label)
+    for node in nodes:
+        if isinstance(node, Project | Aggregate):
+            for column, expr in zip(node.outputs, node.exprs, strict=True):
+                if isinstance(expr, ast.Column) and names[column.name]:
+                    names[expr.path[0]] = names[column.name]
+    return names
+
+
+def _tree(plan: LogicalPlan, found: Explanation, names: Mapping[str, str]) -> Iterator[str]:
+    depth = 0
+    node: LogicalPlan | None = plan
+    while node is not None:
+        child = getattr(node, "child", None)
+        heads = list(_node(node, found, names))
+        for title, note, details in heads:
+            indent = "   " * (depth - 1) + "└─ " if depth else ""
+            yield f"{indent}{title}  ".ljust(_RIGHT) + note
+            bar = "   " * depth + ("│  " if child is not None else "   ")
+            yield from (bar + line for line in details)
+            depth += 1
+        node = child
+
+
+def _node(node: LogicalPlan, found: Explanation, names: Mapping[str, str]) -> Iterator[tuple[str, str, list[str]]]:
+    """Title, note and details of a node; several for one that makes several calls, none for a mere renaming."""
+
+    def show(expr: ast.Node) -> str:
+        return _COLUMN.sub(lambda m: names.get(m[1]) or m[1], to_sql(expr))
+
+    match node:
+        case Infer():
+            for call in node.calls:
+                yield _call(call, found, names, show)
+        case Filter():
+            below = any(isinstance(n, Infer) for n in walk_plan(node.child))
+            yield f"FILTER {show(node.predicate)}", "duckdb" + ("" if below else ", pushed into the scan"), []
+        case Sort():
+            yield f"SORT {', '.join(show(k) for k in node.keys)}", "duckdb", []
+        case Limit():
+            offset = f" OFFSET {to_sql(node.offset)}" if node.offset is not None else ""
+            yield f"LIMIT {to_sql(node.limit.count) if node.limit else 'ALL'}{offset}", "stops what is below", []
+        case Distinct():
+            yield "DISTINCT" + (f" ON ({', '.join(show(e) for e in node.on)})" if node.on else ""), "duckdb", []
+        case Aggregate():
+            keys = f" BY {', '.join(show(g) for g in node.grouping)}" if node.grouping else ""
+            yield f"AGGREGATE{keys}", "duckdb", []
+        case Window():
+            yield f"WINDOW {', '.join(show(e) for e in node.exprs)}", "duckdb", []
+        case Project() if any(not isinstance(e, ast.Column) for e in node.exprs):
+            yield f"PROJECT {', '.join(show(e) for e in node.exprs)}", "duckdb", []
+        case Scan():
+            columns = ", ".join(dict.fromkeys(c.label for c in node.columns if c.label))
+            yield f"SCAN {node.label}", f"columns {columns}", []
+
+
+def _call(call: InferCall, found: Explanation, names: Mapping[str, str], show: object) -> tuple[str, str, list[str]]:
+    title = f"{call.op.upper().replace('_', ' ')} {names.get(call.out.name) or ''}"
+    details: list[str] = []
+    if (counted := found.statistics.get(call.out.name)) is not None:
+        details.append(_counts(call, counted))
+    if call.guards:
+        guards = " AND ".join(_COLUMN.sub(lambda m: names.get(m[1]) or m[1], to_sql(g)) for g in call.guards)
+        details.append(f"only where {guards}")
+    if (note := found.notes.get(call.out.name)) is not None:
+        details.append(note)
+    if call.op == "count_tokens":
+        return title, f"tokenizer of {call.model}, no model run", details
+    if found.contract.bound("quality") is None:
+        details.append("prefix once · equal prompts once · no lossy choice (no quality bound)")
+    return title, f"model {call.model} · fp32 weights · fp32 KV", details
+
+
+def _counts(call: InferCall, counted: CallStatistics) -> str:
+    about = "" if counted.exact else "≥ "
+    mean = counted.prompt_tokens / counted.rows if counted.rows else 0
+    output = f" · output ≤ {call.decoding.max_tokens}" if call.op == "generate" else " · no decoding"
+    return (
+        f"rows {about}{counted.rows:,} → {counted.distinct:,} distinct · prompt {mean:,.0f} tokens"
+        f" ({counted.shared:,} shared), {about}{counted.prompt_tokens:,} in all{output}"
+    )
+
+
+def _rewrites(found: Explanation, names: Mapping[str, str]) -> list[str]:
+    lines: list[str] = []
+    for step in found.applied:
+        for title, plan in (("before", step.before), ("after", step.after)):
+            lines += ["", f"-- {step.rule}, {title}:"]
+            lines += _tree(plan, Explanation(plan, (), found.contract), _names([step.before, step.after]))
+    for column, frames in found.frames.items():
+        lines += ["", f"-- frame of {names.get(column) or column}:", *("\n".join(frames)).splitlines()]
+    return lines

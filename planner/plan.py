@@ -1,0 +1,40 @@
+"""From a bound query to what runs: rules, lowering, and the whole story kept for EXPLAIN."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from dql.planner.binder import BoundQuery
+from dql.planner.contract import Contract
+from dql.planner.environment import Environment
+from dql.planner.logical import LogicalPlan
+from dql.planner.lower import Lowering
+from dql.planner.optimizer import RULES, Applied, Rule, optimize
+from dql.planner.physical import QueryPlan
+from dql.planner.scope import Fields
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A query's plans: as bound, as rewritten and by which rules, and as it will run. `tables` are read by its SQL."""
+
+    fields: Fields
+    contract: Contract
+    bound: LogicalPlan
+    logical: LogicalPlan
+    applied: tuple[Applied, ...]
+    tables: Mapping[str, LogicalPlan]
+    query: QueryPlan
+
+
+def plan_query(bound: BoundQuery, contract: Contract, env: Environment, rules: tuple[Rule, ...] = RULES) -> Planned:
+    """Rewrite a bound query and lower it; plans that it reads as tables are rewritten too."""
+    logical, applied = optimize(bound.plan, rules)
+    tables: dict[str, LogicalPlan] = {}
+    for name, (plan, _) in env.plans.items():
+        tables[name], more = optimize(plan, rules)
+        applied += more
+    lowering = Lowering(env.params, tables)
+    names = tuple(f.name for f in bound.fields)
+    types = tuple(f.type for f in bound.fields)
+    query = QueryPlan(lowering.lower(logical), names, types)
+    return Planned(bound.fields, contract, bound.plan, logical, applied, tables, query)

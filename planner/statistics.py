@@ -1,0 +1,115 @@
+"""What a query will ask of the model, counted before it runs: rows, distinct prompts, tokens, shared tokens."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from dql.planner.physical import CallExec, FragmentExec, InferExec, LimitExec, MapExec, PhysicalPlan
+from dql.prompts import CompiledPrompt, TokenBatch
+
+BUDGET = 0.7  # seconds spent on counting before the counts become a sample's
+
+Stream = Callable[[str, int], Iterator[pa.RecordBatch]]
+
+
+@dataclass(frozen=True, slots=True)
+class CallStatistics:
+    """Counts for one call. `prompt_tokens` is the sum over its rows, `shared` the tokens that all prompts begin with.
+
+    exact: every row was counted; otherwise the figures are those of the rows read in time.
+    """
+
+    rows: int
+    distinct: int
+    prompt_tokens: int
+    distinct_tokens: int
+    shared: int
+    longest: int
+    exact: bool = True
+
+
+def infer_nodes(plan: PhysicalPlan) -> Iterator[InferExec]:
+    """Inference nodes of a plan, the last to run first."""
+    match plan:
+        case InferExec():
+            yield plan
+            yield from infer_nodes(plan.child)
+        case MapExec() | LimitExec():
+            yield from infer_nodes(plan.child)
+        case FragmentExec():
+            for _, child in plan.inputs:
+                yield from infer_nodes(child)
+
+
+def countable(node: InferExec) -> str | None:
+    """The SQL that yields a node's input, where no inference comes before it."""
+    return node.child.sql if isinstance(node.child, FragmentExec) and not node.child.inputs else None
+
+
+def count_calls(
+    node: InferExec, prompts: Sequence[Sequence[CompiledPrompt]], stream: Stream, budget: float = BUDGET
+) -> list[CallStatistics]:
+    """Statistics of each call of a node whose input is `countable`; `prompts` are its calls' compiled prompts."""
+    sql = countable(node)
+    assert sql is not None, "what earlier inference decides cannot be counted"
+    counters = [_Counter(call, compiled) for call, compiled in zip(node.calls, prompts, strict=True)]
+    deadline, exact = time.monotonic() + budget, True
+    batches = stream(sql, 2048)
+    for batch in batches:
+        for counter in counters:
+            counter.add(batch)
+        if time.monotonic() > deadline:
+            exact = next(batches, None) is None
+            break
+    return [counter.result(exact) for counter in counters]
+
+
+class _Counter:
+    """Counts one call's prompts batch by batch."""
+
+    def __init__(self, call: CallExec, prompts: Sequence[CompiledPrompt]) -> None:
+        self._call = call
+        self._prompts = prompts
+        self._seen: set[bytes] = set()
+        self._rows = self._tokens = self._distinct_tokens = self._longest = 0
+        self._shared: NDArray[np.int32] | None = None
+
+    def add(self, batch: pa.RecordBatch) -> None:
+        wanted = pa.array(np.ones(batch.num_rows, dtype=bool))
+        for hole in self._call.holes:
+            wanted = pc.and_(wanted, pc.is_valid(batch.column(hole)))
+        if self._call.guard is not None:
+            wanted = pc.and_(wanted, pc.fill_null(batch.column(self._call.guard), False))
+        kept = batch.filter(wanted)
+        texts = [kept.column(hole).to_pylist() for hole in self._call.holes]
+        for prompt in self._prompts if kept.num_rows else ():
+            self._add(prompt.encode(texts), kept.num_rows if not texts else 1)
+
+    def _add(self, batch: TokenBatch, repeats: int) -> None:
+        for number in range(len(batch)):
+            row = batch.row(number)
+            self._rows += repeats
+            self._tokens += repeats * len(row)
+            self._longest = max(self._longest, len(row))
+            key = row.tobytes()
+            if key not in self._seen:
+                self._seen.add(key)
+                self._distinct_tokens += len(row)
+                self._shared = row.copy() if self._shared is None else _common(self._shared, row)
+
+    def result(self, exact: bool) -> CallStatistics:
+        shared = 0 if self._shared is None or len(self._seen) < 2 else len(self._shared)
+        return CallStatistics(
+            self._rows, len(self._seen), self._tokens, self._distinct_tokens, shared, self._longest, exact
+        )
+
+
+def _common(one: NDArray[np.int32], other: NDArray[np.int32]) -> NDArray[np.int32]:
+    size = min(len(one), len(other))
+    different = np.flatnonzero(one[:size] != other[:size])
+    return one[: int(different[0]) if len(different) else size]
