@@ -87,9 +87,29 @@ CONFIGS: Mapping[tuple[str, str, int], Config] = {
     **_rows("sample", 0, {"any": Config({"BLOCK": 16})}),
     **_rows("sample", 90, {"any": Config({"BLOCK": 1024})}),
     **_rows("sample_threshold", 0, {"any": Config({"BLOCK": 64})}),
-    **_rows("sample_threshold", 90, {"any": Config({"BLOCK": 4096}, num_warps=16)}),
+    **_rows("sample_threshold", 90, {"any": Config({"BLOCK": 8192}, num_warps=16)}),
     **_rows("sample_finish", 0, {"any": Config()}),
     **_rows("sample_finish", 90, {"any": Config(num_warps=1)}),
+    **_rows(
+        "vocabulary_logsumexp",
+        0,
+        {
+            "few": Config({"BLOCK_M": 16, "BLOCK_N": 32, "BLOCK_K": 16}),
+            "many": Config({"BLOCK_M": 16, "BLOCK_N": 32, "BLOCK_K": 32}),
+        },
+    ),
+    **_rows(
+        "vocabulary_logsumexp",
+        90,
+        {
+            "few": Config({"BLOCK_M": 32, "BLOCK_N": 128, "BLOCK_K": 128}, num_warps=4, num_stages=4),
+            "many": Config({"BLOCK_M": 128, "BLOCK_N": 256, "BLOCK_K": 64}, num_warps=8, num_stages=4),
+        },
+    ),
+    **_rows("join_logsumexp", 0, {"any": Config({"BLOCK": 4, "BLOCK_C": 2})}),
+    **_rows("join_logsumexp", 90, {"any": Config({"BLOCK": 32, "BLOCK_C": 64})}),
+    **_rows("pool", 0, {"any": Config({"TOKENS": 2})}),
+    **_rows("pool", 90, {"any": Config({"TOKENS": 4}, num_warps=8)}),
     **_rows("join_splits", 0, {"any": Config()}),
     **_rows("join_splits", 90, {"any": Config(num_warps=4)}),
 }

@@ -31,40 +31,22 @@ def _ordered(z: Block) -> Block:
 
 @jit()
 def _tail(
-    logits: Pointer, words: Pointer, row: Scalar, temperature: Scalar, largest: Scalar, low: Scalar,
-    a: Scalar, b: Scalar, c: Scalar, vocabulary: Scalar, width: Scalar,
-    MASKED: constexpr, MASS: constexpr, BLOCK: constexpr,
+    logits: Pointer, words: Pointer, row: Scalar, temperature: Scalar, largest: Scalar, low: Scalar, key: Scalar,
+    unit: Scalar, counting: Scalar, vocabulary: Scalar, width: Scalar, MASKED: constexpr, BLOCK: constexpr,
 ) -> Block:  # fmt: skip
-    """Over the tokens whose key is at least `low`: the count (or mass) at or above each of the keys a < b < c."""
+    """Of the tokens whose key is at least `low`: the count (or mass) at or above key + 1, 2 and 3 units."""
     at_a, at_b, at_c = tl.zeros((BLOCK,), tl.float32), tl.zeros((BLOCK,), tl.float32), tl.zeros((BLOCK,), tl.float32)
     for start in range(0, vocabulary, BLOCK):
         token = start + tl.arange(0, BLOCK)
         _, allowed = _allowed_logits(logits, words, row, token, vocabulary, width, MASKED)
         z = allowed / temperature
-        key = _ordered(z)
-        weight = tl.where((key >= low) & (token < vocabulary), tl.exp(z - largest) if MASS else 1.0, 0.0)
-        at_a += tl.where(key >= a, weight, 0.0)
-        at_b += tl.where(key >= b, weight, 0.0)
-        at_c += tl.where(key >= c, weight, 0.0)
+        found = _ordered(z)
+        weight = tl.where(counting, 1.0, tl.exp(z - largest))
+        weight = tl.where((found >= low) & (token < vocabulary), weight, 0.0)
+        at_a += tl.where(found >= key + unit, weight, 0.0)
+        at_b += tl.where(found >= key + 2 * unit, weight, 0.0)
+        at_c += tl.where(found >= key + 3 * unit, weight, 0.0)
     return tl.sum(at_a), tl.sum(at_b), tl.sum(at_c)
-
-
-@jit()
-def _search(
-    logits: Pointer, words: Pointer, row: Scalar, temperature: Scalar, largest: Scalar, low: Scalar, wanted: Scalar,
-    vocabulary: Scalar, width: Scalar, MASKED: constexpr, MASS: constexpr, BLOCK: constexpr,
-) -> Block:  # fmt: skip
-    """The largest key at or above which the tokens from `low` up still number (or weigh) `wanted`."""
-    key = tl.zeros((), tl.uint32)
-    unit = tl.full((), 1 << 30, tl.uint32)
-    for _ in range(16):
-        at_a, at_b, at_c = _tail(
-            logits, words, row, temperature, largest, low, key + unit, key + 2 * unit, key + 3 * unit,
-            vocabulary, width, MASKED, MASS, BLOCK,
-        )  # fmt: skip
-        key += unit * ((at_a >= wanted).to(tl.uint32) + (at_b >= wanted).to(tl.uint32) + (at_c >= wanted).to(tl.uint32))
-        unit = unit >> 2
-    return key
 
 
 @jit()
@@ -84,19 +66,27 @@ def threshold_kernel(
             peak = tl.maximum(peak, allowed / temperature)
         largest = tl.max(peak)
         low = tl.zeros((), tl.uint32)
-        if (k > 0) & (k < vocabulary):
-            low = _search(
-                logits, words, row, temperature, largest, low, k.to(tl.float32),
-                vocabulary, width, MASKED, False, BLOCK,
-            )  # fmt: skip
-        if p < 1:
-            mass, _, _ = _tail(
-                logits, words, row, temperature, largest, low, low, low, low, vocabulary, width, MASKED, True, BLOCK
-            )  # fmt: skip
-            found = _search(
-                logits, words, row, temperature, largest, low, p * mass, vocabulary, width, MASKED, True, BLOCK
-            )  # fmt: skip
-            low = tl.maximum(low, found)
+        wanted = k.to(tl.float32)
+        for phase in range(3):  # the k-th key; the mass at or above it; the key at which a share p of that is reached
+            weighing = phase == 1
+            passes = tl.where(weighing, 1, 16)
+            if phase == 0:
+                passes = tl.where((k > 0) & (k < vocabulary), passes, 0)
+            else:
+                passes = tl.where(p < 1, passes, 0)
+            key = tl.where(weighing, low, 0)
+            unit = tl.where(weighing, 0, 1 << 30).to(tl.uint32)
+            mass = 0.0
+            for _ in range(passes):
+                mass, at_b, at_c = _tail(
+                    logits, words, row, temperature, largest, low, key, unit, phase == 0,
+                    vocabulary, width, MASKED, BLOCK,
+                )  # fmt: skip
+                reached = (mass >= wanted).to(tl.uint32) + (at_b >= wanted).to(tl.uint32)
+                key += unit * (reached + (at_c >= wanted).to(tl.uint32))
+                unit = unit >> 2
+            low = tl.maximum(low, key)
+            wanted = tl.where(weighing, p * mass, wanted)
         bits = low.to(tl.int32, bitcast=True)
         kept = (bits ^ (((bits >> 31) ^ -1) | -2147483648)).to(tl.float32, bitcast=True)  # `_ordered` undone
         edge = tl.where(low == 0, edge, kept)
