@@ -64,7 +64,7 @@ def _nibbles(packed: Bytes, out: Floats) -> None:
 
 def _fifth_bits(packed: Bytes) -> Bytes:
     """Bit i of a little-endian 32-bit word, moved to bit 4: [blocks, 4] bytes → [blocks, 32]."""
-    return np.unpackbits(packed, axis=1, bitorder="little") << 4
+    return np.unpackbits(packed, axis=1, bitorder="little") << np.uint8(4)
 
 
 def _q4_0(blocks: Bytes, out: Floats) -> None:

@@ -46,3 +46,9 @@ class KVCache:
         if self.k_scales is None or self.v_scales is None:
             return k, v
         return k.float() * self.k_scales[index][..., None], v.float() * self.v_scales[index][..., None]
+
+    def copy(self, sources: torch.Tensor, targets: torch.Tensor) -> None:
+        """Copy the contents of slots `sources` int64 [n] to slots `targets` int64 [n], which are others."""
+        for tensor in (self.k, self.v, self.k_scales, self.v_scales):
+            if tensor is not None:
+                tensor[targets] = tensor[sources]

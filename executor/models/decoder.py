@@ -1,0 +1,204 @@
+"""One decoder for the whole Llama line: families differ in the switches of their ModelShape and nowhere else.
+
+Llama, Mistral, Qwen2, Qwen3, SmolLM2, SmolLM3, Gemma 2 and Gemma 3. A pass takes packed tokens, with no padding and no
+notion of rows; what a token may see is the attention's business.
+"""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+from dql.errors import UnsupportedError
+from dql.executor.models.head import Head
+from dql.executor.models.linear import Activation, Linear
+from dql.executor.models.rotary import RotaryTable, identity_table, rotary_table
+from dql.executor.weights import Weights
+from dql.kernels.activation import gated
+from dql.kernels.kv_cache import KVCache
+from dql.kernels.rms_norm import rms_norm
+from dql.kernels.rope import HeadNorm, rope
+from dql.models.shape import ModelShape
+
+
+class Attention(Protocol):
+    """Attention of one step over one layer's cache, the step's own keys and values already stored there."""
+
+    def __call__(self, q: torch.Tensor, cache: KVCache, *, window: int | None) -> torch.Tensor:
+        """q [tokens, heads, head_dim] → contiguous [tokens, heads · head_dim]."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class PackedTokens:
+    """The tokens of one step, all int64 [tokens]: ids, positions in their texts, and the cache slots they fill.
+
+    outputs [n]: which of the tokens the caller wants the last hidden state of.
+    """
+
+    ids: torch.Tensor
+    positions: torch.Tensor
+    slots: torch.Tensor
+    outputs: torch.Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class _Mlp:
+    """Gate and up apart where the layout fuses act(gate) ⊙ up into the products; stacked in `gate` otherwise."""
+
+    gate: Linear
+    up: Linear | None
+    down: Linear
+    activation: Activation
+
+    def inner(self, x: torch.Tensor) -> torch.Tensor:
+        if self.up is None:
+            return gated(self.gate(x), "silu" if self.activation == "silu" else "gelu_tanh")
+        return self.up.times(x, self.gate(x, self.activation))
+
+
+@dataclass(frozen=True, slots=True)
+class _Layer:
+    attention_norm: torch.Tensor
+    qkv: Linear
+    o: Linear
+    mlp_norm: torch.Tensor
+    mlp: _Mlp
+    head_norm: HeadNorm | None
+    attention_out_norm: torch.Tensor | None
+    mlp_out_norm: torch.Tensor | None
+    rotary: RotaryTable
+    window: int | None
+
+
+class Decoder:
+    """A loaded decoder. `forward` may be called by one thread at a time."""
+
+    def __init__(
+        self,
+        shape: ModelShape,
+        weights: Weights,
+        *,
+        context: int,
+        device: torch.device,
+        dtype: torch.dtype,
+        packed: bool,
+    ) -> None:
+        """Load every tensor; `context` bounds the positions that will be asked for. Raises ConfigError."""
+        if not shape.causal or shape.activation == "gelu" or not shape.gated_mlp or shape.norm != "rms":
+            raise UnsupportedError(f"models of family {shape.architecture!r} are not decoders that dql runs")
+        self.shape = shape
+        builder = _Builder(shape, weights, context, device, dtype, packed)
+        with ThreadPoolExecutor(2) as threads:  # decoding blocks releases the interpreter lock
+            layers = threads.map(builder.layer, range(shape.num_layers))
+            self._embedding = builder.tensor("embedding")
+            self._layers = list(layers)
+        self._final_norm = builder.tensor("final_norm")
+        head = self._embedding if shape.tie_embeddings else builder.tensor("head")
+        self.head = Head(head, shape.logit_softcap, packed=packed)
+
+    def forward(self, tokens: PackedTokens, caches: Sequence[KVCache], attention: Attention) -> torch.Tensor:
+        """Store keys and values of all tokens in `caches` (one a layer); final hidden states [outputs, hidden_size]."""
+        shape = self.shape
+        x = self._embedding[tokens.ids]
+        if shape.embedding_scale != 1:
+            x *= torch.tensor(shape.embedding_scale, dtype=x.dtype)
+        last = self._layers[-1]
+        for layer, cache in zip(self._layers, caches, strict=True):
+            attended = self._attend(layer, x, tokens, cache, attention)
+            if layer is last:  # nothing reads the other tokens after their keys and values are stored
+                x, attended = x[tokens.outputs], attended[tokens.outputs]
+            x = self._finish(layer, x, attended)
+        return self._norm(x, self._final_norm)
+
+    def _attend(
+        self, layer: _Layer, x: torch.Tensor, tokens: PackedTokens, cache: KVCache, attention: Attention
+    ) -> torch.Tensor:
+        shape = self.shape
+        qkv = layer.qkv(self._norm(x, layer.attention_norm))
+        heads = qkv.view(len(x), -1, shape.head_dim)
+        q, k = heads[:, : shape.num_heads], heads[:, shape.num_heads : shape.num_heads + shape.num_kv_heads]
+        v = heads[:, shape.num_heads + shape.num_kv_heads :]
+        table = layer.rotary
+        rope(q, k, tokens.positions, table.cos, table.sin, norm=layer.head_norm, v=v, cache=cache, slots=tokens.slots)
+        return attention(q, cache, window=layer.window)
+
+    def _finish(self, layer: _Layer, x: torch.Tensor, attended: torch.Tensor) -> torch.Tensor:
+        """Output projection and feed-forward, each with its residual."""
+        if layer.attention_out_norm is None:
+            x = layer.o.plus(attended, x)
+        else:
+            x = x + self._norm(layer.o(attended), layer.attention_out_norm)
+        inner = layer.mlp.inner(self._norm(x, layer.mlp_norm))
+        if layer.mlp_out_norm is None:
+            return layer.mlp.down.plus(inner, x)
+        return x + self._norm(layer.mlp.down(inner), layer.mlp_out_norm)
+
+    def _norm(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        return rms_norm(x, weight, eps=self.shape.norm_eps, offset=self.shape.norm_offset)
+
+
+class _Builder:
+    """Turns a checkpoint's tensors into layers on the device."""
+
+    def __init__(
+        self,
+        shape: ModelShape,
+        weights: Weights,
+        context: int,
+        device: torch.device,
+        dtype: torch.dtype,
+        packed: bool,
+    ) -> None:
+        self._shape, self._weights, self._device, self._dtype, self._packed = shape, weights, device, dtype, packed
+        divisors = weights.optional("rope_divisors")
+        self._full = rotary_table(shape, context, local=False, divisors=divisors).to(device)
+        self._local = (
+            self._full
+            if shape.rope_local_theta is None
+            else rotary_table(shape, context, local=True, divisors=None).to(device)
+        )
+        self._none = identity_table(shape, context).to(device) if shape.no_rope_layers else self._full
+
+    def layer(self, index: int) -> _Layer:
+        shape = self._shape
+        sliding = shape.is_sliding(index)
+        rotary = self._local if sliding else self._full
+        return _Layer(
+            attention_norm=self.tensor("attention_norm", index),
+            qkv=self._linear(("q", "k", "v"), index, shape.attention_bias),
+            o=self._linear(("o",), index, shape.attention_output_bias),
+            mlp_norm=self.tensor("mlp_norm", index),
+            mlp=self._mlp(index),
+            head_norm=self._head_norm(index) if shape.qk_norm else None,
+            attention_out_norm=self.tensor("attention_out_norm", index) if shape.sandwich_norms else None,
+            mlp_out_norm=self.tensor("mlp_out_norm", index) if shape.sandwich_norms else None,
+            rotary=rotary if shape.has_rope(index) else self._none,
+            window=shape.sliding_window if sliding else None,
+        )
+
+    def tensor(self, role: str, layer: int | None = None) -> torch.Tensor:
+        return self._weights.get(role, layer).to(device=self._device, dtype=self._dtype)
+
+    def _mlp(self, index: int) -> _Mlp:
+        shape = self._shape
+        activation: Activation = "silu" if shape.activation == "silu" else "gelu_tanh"
+        down = self._linear(("down",), index, shape.mlp_bias)
+        if self._device.type != "cpu":
+            return _Mlp(self._linear(("gate", "up"), index, shape.mlp_bias), None, down, activation)
+        gate = self._linear(("gate",), index, shape.mlp_bias)
+        return _Mlp(gate, self._linear(("up",), index, shape.mlp_bias), down, activation)
+
+    def _head_norm(self, index: int) -> HeadNorm:
+        shape = self._shape
+        return HeadNorm(self.tensor("q_norm", index), self.tensor("k_norm", index), shape.norm_eps, shape.norm_offset)
+
+    def _linear(self, roles: tuple[str, ...], index: int, has_bias: bool) -> Linear:
+        weight = self._weights.stacked(roles, index).to(device=self._device, dtype=self._dtype)
+        bias = None
+        if has_bias:
+            biases = self._weights.stacked(tuple(f"{role}_bias" for role in roles), index)
+            bias = biases.to(device=self._device, dtype=self._dtype)
+        return Linear(weight, bias, packed=self._packed)

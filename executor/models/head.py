@@ -1,0 +1,51 @@
+"""The LM head: next-token logits, in vocabulary chunks so that no more than is asked for is ever written out."""
+
+import torch
+from torch.nn import functional
+
+from dql.executor.models.linear import Linear
+
+_CHUNK = 4096  # vocabulary rows at once: the logits of a chunk stay in cache until they are reduced
+
+
+class Head:
+    """Logits over the vocabulary of hidden states [rows, hidden_size] that have been through the final norm."""
+
+    def __init__(self, weight: torch.Tensor, softcap: float | None, *, packed: bool) -> None:
+        """weight [vocab_size, hidden_size], kept as it is for label rows and packed in chunks for whole passes."""
+        self.weight = weight
+        self._softcap = softcap
+        rows = _CHUNK if weight.device.type == "cpu" else weight.shape[0]
+        starts = range(0, weight.shape[0], rows)
+        self._chunks = [Linear(weight[start : start + rows], packed=packed) for start in starts]
+
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """All logits, [rows, vocab_size]."""
+        return torch.cat([self._cap(chunk(hidden)) for chunk in self._chunks], dim=-1)
+
+    def best(self, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The most probable token of each row and its log-probability: int64 [rows], float32 [rows]."""
+        best = hidden.new_full((len(hidden),), -torch.inf)
+        token = torch.zeros(len(hidden), dtype=torch.int64, device=hidden.device)
+        normalisers = []
+        start = 0
+        for chunk in self._chunks:
+            logits = self._cap(chunk(hidden))
+            value, index = logits.max(dim=-1)
+            token = torch.where(value > best, index + start, token)
+            best = torch.maximum(best, value)
+            normalisers.append(logits.logsumexp(dim=-1))
+            start += chunk.outputs
+        return token, best - torch.stack(normalisers).logsumexp(dim=0)
+
+    def logsumexp(self, hidden: torch.Tensor) -> torch.Tensor:
+        """log Σ exp of all logits of each row, [rows]."""
+        parts = [self._cap(chunk(hidden)).logsumexp(dim=-1) for chunk in self._chunks]
+        return torch.stack(parts).logsumexp(dim=0)
+
+    def rows(self, hidden: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        """The logits of some tokens only: tokens int64 [n] → [rows, n]."""
+        return self._cap(functional.linear(hidden, self.weight[tokens]))
+
+    def _cap(self, logits: torch.Tensor) -> torch.Tensor:
+        return logits if self._softcap is None else torch.tanh(logits / self._softcap) * self._softcap

@@ -1,0 +1,59 @@
+"""How an engine is set up, and what it counts."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from dql.errors import ConfigError
+from dql.executor.requests import Answer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineOptions:
+    """Settings of a loaded engine. Raises ConfigError for what cannot work.
+
+    device: 'cpu' or 'cuda[:n]'. kv_bytes: memory for keys and values; None: a quarter of what is free.
+    step_tokens: most tokens of one step. max_rows: most rows decoding at once. window: requests planned together, for
+    equal requests and shared prefixes. context: most tokens of a prompt and its answer; None: the model's own bound.
+    """
+
+    device: str = "cpu"
+    kv_bytes: int | None = None
+    step_tokens: int = 1024
+    max_rows: int = 256
+    window: int = 4096
+    context: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("step_tokens", "max_rows", "window"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
+        for name in ("kv_bytes", "context"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"{name} must be positive, not {value}")
+
+
+@dataclass(slots=True)
+class Counters:
+    """What an engine has done since it was loaded.
+
+    steps run; prompt tokens prefilled; prompt tokens reused (read from a shared prefix or an equal request instead of
+    computed); tokens decoded; tokens forced (fed although no one drew them: label tokens); rows answered, of which
+    duplicates took the answer of an equal request and failed ones have none.
+    """
+
+    steps: int = 0
+    prefilled: int = 0
+    reused: int = 0
+    decoded: int = 0
+    forced: int = 0
+    rows: int = 0
+    duplicates: int = 0
+    failed: int = 0
+
+    def count(self, answers: Iterable[Answer]) -> None:
+        """Count finished answers."""
+        for answer in answers:
+            self.rows += 1
+            self.failed += answer.failure is not None
+            self.reused += answer.cached_tokens if answer.failure is None else 0

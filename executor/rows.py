@@ -1,0 +1,172 @@
+"""From requests to rows of work: what cannot run is refused, equal requests become one row, and rows get an order."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dql.executor.block_pool import Resident
+from dql.executor.label_tree import LabelTree, label_tree
+from dql.executor.prefix_tree import Node, build_tree
+from dql.executor.requests import Answer, Embed, Failure, Generate, Request, Score, Task, Tokens
+
+_NO_TOKENS = np.empty(0, np.int32)
+_NO_SCORES = np.empty(0, np.float32)
+
+
+@dataclass(slots=True, eq=False)
+class Row:
+    """One prompt to run, for every request that asks for the same.
+
+    The prompt's tokens are: those of dense nodes (up to `dense_end`), those of short nodes (up to `start`), its own.
+    """
+
+    ids: list[int]
+    tokens: Tokens
+    task: Task
+    parent: Node | None = None
+    dense_parent: Node | None = None
+    start: int = 0
+    dense_end: int = 0
+    labels: LabelTree | None = None
+    done: int = 0  # own tokens whose keys and values are stored
+    computed: int = 0  # prompt tokens computed on this row's account, those of nodes it came first to included
+    admitted_at: float = 0.0
+
+    @property
+    def own(self) -> int:
+        """Tokens of the prompt that no other row shares."""
+        return len(self.tokens) - self.start
+
+    @property
+    def decodes(self) -> bool:
+        """Whether the row draws tokens after its prompt."""
+        return isinstance(self.task, Generate)
+
+    @property
+    def tail(self) -> int:
+        """Label tokens fed after the prompt."""
+        return 0 if self.labels is None else len(self.labels.tokens)
+
+    @property
+    def lane(self) -> int:
+        """Slots that a decoding row takes: short shared tokens (copied), own tokens, new tokens but the last."""
+        new = self.task.max_tokens - 1 if isinstance(self.task, Generate) else 0
+        return len(self.tokens) - self.dense_end + new
+
+    def short_nodes(self) -> list[Node]:
+        """The nodes above this row that it reads together with its own tokens, outermost first."""
+        path = [] if self.parent is None else self.parent.path()
+        return [node for node in path if not node.dense]
+
+    def answers(
+        self,
+        *,
+        tokens: Tokens = _NO_TOKENS,
+        logprobs: NDArray[np.float32] = _NO_SCORES,
+        finish: str = "stop",
+        seconds: float = 0.0,
+        failure: Failure | None = None,
+    ) -> list[Answer]:
+        """One answer for each request of the row; of equal requests only the first had its prompt computed."""
+        length = len(self.tokens)
+        return [
+            Answer(
+                id=request_id,
+                tokens=tokens,
+                logprobs=logprobs,
+                finish=finish,
+                prompt_tokens=length,
+                cached_tokens=length - (self.computed if index == 0 else 0),
+                seconds=seconds,
+                failure=failure,
+            )
+            for index, request_id in enumerate(self.ids)
+        ]
+
+
+@dataclass(slots=True)
+class Window:
+    """Rows in the order they should run, and the answers of requests that cannot run at all."""
+
+    rows: list[Row] = field(default_factory=list)
+    nodes: list[Node] = field(default_factory=list)
+    refused: list[Answer] = field(default_factory=list)
+
+
+def plan_window(requests: Sequence[Request], residents: Sequence[Resident], context: int, vocab_size: int) -> Window:
+    """Rows of one window of requests, with their prefix tree."""
+    window = Window()
+    by_work: dict[tuple[bytes, Task], Row] = {}
+    trees: dict[tuple[tuple[int, ...], ...], LabelTree] = {}
+    for request in requests:
+        tokens = np.ascontiguousarray(request.tokens, dtype=np.int32)
+        if (failure := refusal(tokens, request.task, context, vocab_size)) is not None:
+            answer = Answer(request.id, _NO_TOKENS, _NO_SCORES, prompt_tokens=len(tokens), failure=failure)
+            window.refused.append(answer)
+            continue
+        key = (tokens.tobytes(), request.task)
+        if is_function(request.task) and key in by_work:
+            by_work[key].ids.append(request.id)
+            continue
+        row = Row([request.id], tokens, request.task)
+        if isinstance(request.task, Score):
+            row.labels = trees.setdefault(request.task.labels, label_tree(request.task.labels))
+        by_work[key] = row
+        window.rows.append(row)
+    _share(window, residents)
+    return window
+
+
+def is_function(task: Task) -> bool:
+    """Whether equal prompts must get equal answers, so that one run serves them all."""
+    if not isinstance(task, Generate):
+        return True
+    return task.sampling.temperature <= 0 or task.sampling.seed is not None
+
+
+def refusal(tokens: Tokens, task: Task, context: int, vocab_size: int) -> Failure | None:
+    """Why a request cannot run whatever the batch, or None."""
+    if isinstance(task, Embed):
+        return Failure("engine", "this model generates text and has no embeddings")
+    labels = task.labels if isinstance(task, Score) else ()
+    if len(tokens) == 0 or any(len(label) == 0 for label in labels):
+        return Failure("engine", "a prompt or a label has no tokens")
+    new = task.max_tokens if isinstance(task, Generate) else max((len(label) for label in labels), default=1) - 1
+    if len(tokens) + new > context:
+        return Failure("too_long", f"{len(tokens)} prompt tokens and {new} more exceed the context of {context} tokens")
+    lowest, highest = int(tokens.min()), int(tokens.max())
+    for label in labels:
+        lowest, highest = min(lowest, *label), max(highest, *label)
+    if lowest < 0 or highest >= vocab_size:
+        wrong = lowest if lowest < 0 else highest
+        return Failure("engine", f"token id {wrong} lies outside the model's vocabulary of {vocab_size}")
+    return None
+
+
+def _share(window: Window, residents: Sequence[Resident]) -> None:
+    """Hang the rows below their nodes, and sort them: by task, by dense run, long ones first, then as in the tree."""
+    tree = build_tree([row.tokens for row in window.rows], residents)
+    window.nodes = tree.nodes
+    places = {id(node): place for place, node in enumerate(tree.nodes)}
+    keys: list[tuple[bool, int, int]] = []
+    for rank in tree.order.tolist():
+        row = window.rows[rank]
+        row.parent = tree.parents[rank]
+        for node in [] if row.parent is None else row.parent.path():
+            node.waiting += 1
+            row.start = node.end
+            if node.dense:
+                row.dense_parent, row.dense_end = node, node.end
+        dense = -1 if row.dense_parent is None else places[id(row.dense_parent)]
+        keys.append((row.decodes, dense, -_size_class(row.lane + row.tail)))
+    by_key = sorted(range(len(keys)), key=keys.__getitem__)
+    in_tree = tree.order.tolist()
+    window.rows = [window.rows[in_tree[place]] for place in by_key]
+
+
+def _size_class(slots: int) -> int:
+    """Rows of one class share a slab: classes are eighths of powers of two, at least 8 slots wide."""
+    step = max(8, 1 << max(0, slots.bit_length() - 3))
+    return -(-slots // step) * step

@@ -1,0 +1,76 @@
+"""Drawing next tokens for many rows at once: greedy straight from the head's chunks, sampled rows from their logits."""
+
+import hashlib
+import secrets
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from dql.executor.models.head import Head
+from dql.executor.requests import Sampling, Tokens
+from dql.kernels.sample import SamplingRows, sample
+
+
+@dataclass(slots=True)
+class DrawParameters:
+    """Per row [rows]: what it samples with, its own noise stream, and how many tokens it has drawn before."""
+
+    temperature: NDArray[np.float32]
+    top_k: NDArray[np.int32]
+    top_p: NDArray[np.float32]
+    min_p: NDArray[np.float32]
+    seeds: NDArray[np.int64]
+    steps: NDArray[np.int32]
+
+    @classmethod
+    def empty(cls, rows: int) -> "DrawParameters":
+        """Greedy parameters of `rows` rows, to be set one by one."""
+        floats, integers = np.zeros(rows, np.float32), np.zeros(rows, np.int32)
+        return cls(floats, integers, floats + 1, floats.copy(), np.zeros(rows, np.int64), integers.copy())
+
+    def set(self, row: int, sampling: Sampling, seed: int) -> None:
+        """What row number `row` samples with, from its first token on."""
+        self.temperature[row] = sampling.temperature
+        self.top_k[row] = sampling.top_k
+        self.top_p[row] = sampling.top_p
+        self.min_p[row] = sampling.min_p
+        self.seeds[row] = seed
+        self.steps[row] = 0
+
+    def at(self, rows: NDArray[np.int64]) -> "DrawParameters":
+        """The parameters of some rows."""
+        return DrawParameters(*(getattr(self, name)[rows] for name in self.__slots__))
+
+    @classmethod
+    def concatenated(cls, parts: "list[DrawParameters]") -> "DrawParameters":
+        """The rows of all parts after each other."""
+        return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in cls.__slots__))
+
+
+def row_seed(sampling: Sampling, prompt: Tokens) -> int:
+    """The row's noise stream: a function of (seed, prompt) and not of batch or order; fresh where there is no seed."""
+    if sampling.seed is None:
+        return secrets.randbits(63)
+    digest = hashlib.blake2b(prompt.tobytes(), digest_size=8, key=str(sampling.seed).encode()[:64])
+    return int.from_bytes(digest.digest(), "little") >> 1
+
+
+def draw(head: Head, hidden: torch.Tensor, parameters: DrawParameters) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """The next token of each row of hidden [rows, hidden_size] and its log-probability under the model itself."""
+    hot = parameters.temperature > 0
+    tokens, logprobs = np.empty(len(hot), np.int64), np.empty(len(hot), np.float32)
+    for sampled in (False, True):
+        places = np.flatnonzero(hot == sampled)
+        if not len(places):
+            continue
+        states = hidden if len(places) == len(hot) else hidden[torch.from_numpy(places).to(hidden.device)]
+        drawn, drawn_logprobs = _sampled(head, states, parameters.at(places)) if sampled else head.best(states)
+        tokens[places], logprobs[places] = drawn.cpu().numpy(), drawn_logprobs.float().cpu().numpy()
+    return tokens, logprobs
+
+
+def _sampled(head: Head, hidden: torch.Tensor, parameters: DrawParameters) -> tuple[torch.Tensor, torch.Tensor]:
+    tensors = (torch.from_numpy(getattr(parameters, name)).to(hidden.device) for name in DrawParameters.__slots__)
+    return sample(head.logits(hidden), SamplingRows(*tensors))

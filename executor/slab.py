@@ -1,0 +1,130 @@
+"""Rows that are decoding together: equal lanes of slots in one block, so that attention reads them in place."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dql.executor.block_pool import Block
+from dql.executor.prefix_tree import Node
+from dql.executor.requests import Generate
+from dql.executor.rows import Row
+from dql.executor.sampler import DrawParameters, row_seed
+
+Lanes = NDArray[np.int64]
+_NO_TOKEN = -1
+
+
+class Slab:
+    """`lanes` lanes of `width` slots. Lane i holds its row's tokens that no dense run holds, in order.
+
+    All per-row state is in arrays over lanes, so that a step costs the same Python for one row as for hundreds.
+    """
+
+    def __init__(self, block: Block, lanes: int, width: int) -> None:
+        self.block = block
+        self.width = width
+        self.rows: list[Row | None] = [None] * lanes
+        self.live = np.zeros(lanes, np.bool_)
+        self.filled = np.zeros(lanes, np.int64)  # slots of the lane that hold keys and values
+        self.base = np.zeros(lanes, np.int64)  # position of the lane's first slot
+        self.produced = np.zeros(lanes, np.int64)
+        self.limit = np.zeros(lanes, np.int64)
+        self.last = np.zeros(lanes, np.int64)  # the newest token, not yet stored
+        self.stop = np.full((lanes, 1), _NO_TOKEN, np.int64)  # ids that end the row
+        self.drawing = DrawParameters.empty(lanes)
+        self.dense_parents: list[Node | None] = [None] * lanes
+        self.tokens = np.zeros((lanes, width), np.int32)
+        self.logprobs = np.zeros((lanes, width), np.float32)
+        self._free = list(range(lanes))[::-1]
+
+    @property
+    def taken(self) -> int:
+        """Lanes that hold a row, reading its prompt or decoding."""
+        return len(self.rows) - len(self._free)
+
+    def fits(self, row: Row) -> bool:
+        """Whether a free lane can take the row."""
+        return bool(self._free) and row.lane <= self.width
+
+    def reserve(self, row: Row) -> int:
+        """Give a row that decodes a lane; it takes part in decoding after `begin`."""
+        if not isinstance(row.task, Generate):
+            raise RuntimeError("only rows that generate take lanes")
+        lane = self._free.pop()
+        self.rows[lane] = row
+        self.drawing.set(lane, row.task.sampling, row_seed(row.task.sampling, row.tokens))
+        if len(row.task.stop) > self.stop.shape[1]:
+            more = np.full((len(self.rows), len(row.task.stop) - self.stop.shape[1]), _NO_TOKEN, np.int64)
+            self.stop = np.concatenate((self.stop, more), axis=1)
+        self.stop[lane] = _NO_TOKEN
+        self.stop[lane, : len(row.task.stop)] = sorted(row.task.stop)
+        self.base[lane] = row.dense_end
+        self.limit[lane] = row.task.max_tokens
+        self.dense_parents[lane] = row.dense_parent
+        self.filled[lane] = len(row.tokens) - row.dense_end - 1
+        self.produced[lane] = 0
+        return lane
+
+    def slot(self, lane: int) -> int:
+        """The first slot of a lane."""
+        return self.block.start + lane * self.width
+
+    def advance(self, lanes: Lanes, tokens: NDArray[np.int64], logprobs: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """One more token for each of these lanes, whose newest token is now stored. Returns which rows it ends."""
+        produced = self.produced[lanes]
+        self.live[lanes] = True
+        self.filled[lanes] += 1
+        self.tokens[lanes, produced] = tokens
+        self.logprobs[lanes, produced] = logprobs
+        self.last[lanes] = tokens
+        self.produced[lanes] += 1
+        self.drawing.steps[lanes] += 1
+        ended: NDArray[np.bool_] = self.stopped(lanes) | (produced + 1 == self.limit[lanes])
+        return ended
+
+    def stopped(self, lanes: Lanes) -> NDArray[np.bool_]:
+        """Whether the newest token of each lane is one of its stop ids."""
+        found: NDArray[np.bool_] = (self.last[lanes, None] == self.stop[lanes]).any(axis=1)
+        return found
+
+    def release(self, lane: int) -> Row:
+        """Take the row out of its lane."""
+        row = self.rows[lane]
+        if row is None:
+            raise RuntimeError(f"lane {lane} was released twice")
+        self.rows[lane] = None
+        self.live[lane] = False
+        self.dense_parents[lane] = None
+        self._free.append(lane)
+        return row
+
+    def moves(self) -> list[tuple[int, int]]:
+        """(from, to) lanes that bring the live rows of a thinned slab to the front; none while prompts are read."""
+        count = int(self.live.sum())
+        if count != self.taken or count == 0:
+            return []
+        high = np.flatnonzero(self.live)[-1] + 1
+        if high <= count + count // 2:
+            return []
+        holes = np.flatnonzero(~self.live[:count]).tolist()
+        return list(zip((count + np.flatnonzero(self.live[count:])).tolist(), holes, strict=True))
+
+    def move(self, source: int, target: int) -> None:
+        """Bring a row's state from one lane to a free one; its keys and values are the caller's to copy."""
+        for array in (
+            self.live,
+            self.filled,
+            self.base,
+            self.produced,
+            self.limit,
+            self.last,
+            self.stop,
+            self.tokens,
+            self.logprobs,
+            *(getattr(self.drawing, name) for name in DrawParameters.__slots__),
+        ):
+            array[target] = array[source]
+        self.rows[target], self.dense_parents[target] = self.rows[source], self.dense_parents[source]
+        self.rows[source], self.dense_parents[source] = None, None
+        self.live[source] = False
+        self._free.remove(target)
+        self._free.append(source)

@@ -1,0 +1,165 @@
+"""A model's tensors by role, read from a memory-mapped GGUF file or a folder of safetensors, as float32 on the CPU.
+
+Nothing is decoded before it is asked for, so that a loading model holds one dense tensor at a time beside its result.
+"""
+
+import json
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+
+from dql.errors import ConfigError, ExecutionError
+from dql.executor.dequantize import dequantize
+from dql.executor.models import names
+from dql.models.gguf import GgufFile, read_gguf
+from dql.models.shape import ModelShape
+
+_FLOATS = (torch.float32, torch.float16, torch.bfloat16)
+
+
+class Source(Protocol):
+    """Named tensors of a checkpoint."""
+
+    def names(self) -> frozenset[str]: ...
+
+    def read(self, name: str) -> torch.Tensor:
+        """The tensor, float32, on the CPU, writable. Raises ConfigError naming tensor and file."""
+        ...
+
+
+class GgufSource:
+    """Tensors of one GGUF file, dequantised as they are read."""
+
+    def __init__(self, file: GgufFile) -> None:
+        self._file = file
+
+    def names(self) -> frozenset[str]:
+        return frozenset(self._file.tensors)
+
+    def read(self, name: str) -> torch.Tensor:
+        info = self._file.tensors[name]
+        out = np.empty(info.shape, np.float32)
+        try:
+            dequantize(self._file.data(name), info.type, out)
+        except ExecutionError as error:
+            raise ExecutionError(f"{self._file.path}: tensor {name!r}: {error.message}", hint=error.hint) from error
+        return torch.from_numpy(out)
+
+
+class SafetensorsSource:
+    """Tensors of model.safetensors, or of the shards that model.safetensors.index.json lists."""
+
+    def __init__(self, folder: Path) -> None:
+        self._files = _shards(folder)
+
+    def names(self) -> frozenset[str]:
+        return frozenset(self._files)
+
+    def read(self, name: str) -> torch.Tensor:
+        path = self._files[name]
+        try:
+            with safe_open(path, framework="pt") as file:
+                tensor: torch.Tensor = file.get_tensor(name)
+        except (SafetensorError, OSError) as error:
+            raise ConfigError(f"{path}: tensor {name!r} cannot be read: {error}") from error
+        if tensor.dtype not in _FLOATS:
+            raise ExecutionError(
+                f"{path}: tensor {name!r} is stored as {tensor.dtype}, which dql does not read",
+                hint="use the float checkpoint of this model; dql quantises by itself",
+            )
+        return tensor.float()
+
+
+class Weights:
+    """The tensors of a decoder of one shape by role ('q', 'mlp_norm', …), checked against that shape."""
+
+    def __init__(self, source: Source, shape: ModelShape, table: names.NameTable) -> None:
+        self._source = source
+        self._shape = shape
+        self._table = table
+        self._names = source.names()
+        self._expected = names.role_shapes(shape)
+
+    def has(self, role: str, layer: int | None = None) -> bool:
+        """Whether the checkpoint holds this role."""
+        return self._table.name(role, layer) in self._names
+
+    def get(self, role: str, layer: int | None = None) -> torch.Tensor:
+        """One tensor, float32. Raises ConfigError where the checkpoint lacks it or its shape is another."""
+        name = self._table.name(role, layer)
+        if name is None or name not in self._names:
+            raise ConfigError(f"the checkpoint lacks the tensor {name or role!r}", hint="download the model again")
+        tensor = self._source.read(name)
+        if tuple(tensor.shape) != self._expected[role]:
+            raise ConfigError(f"the tensor {name!r} has shape {tuple(tensor.shape)}, expected {self._expected[role]}")
+        if self._shape.rope_interleaved and role in ("q", "k", "q_bias", "k_bias"):
+            return split_halves(tensor, self._shape.head_dim, self._shape.rotary_dim or self._shape.head_dim)
+        return tensor
+
+    def optional(self, role: str, layer: int | None = None) -> torch.Tensor | None:
+        """`get`, or None where the checkpoint lacks the role."""
+        return self.get(role, layer) if self.has(role, layer) else None
+
+    def stacked(self, roles: tuple[str, ...], layer: int) -> torch.Tensor:
+        """Tensors of several roles below each other, rows [sum of rows, …]."""
+        return torch.cat([self.get(role, layer) for role in roles])
+
+
+def open_weights(path: Path, shape: ModelShape) -> Weights:
+    """The weights at `path`: a GGUF file or a folder of safetensors. Raises ConfigError for what is neither."""
+    if path.is_dir():
+        source = SafetensorsSource(path)
+        prefix = _hf_prefix(source.names(), path)
+        return Weights(source, shape, names.hf_names(prefix, shape.sandwich_norms))
+    return Weights(GgufSource(read_gguf(path)), shape, names.GGUF)
+
+
+def split_halves(tensor: torch.Tensor, head_dim: int, rotary_dim: int) -> torch.Tensor:
+    """Rows of each head from adjacent rotary pairs (0,1)(2,3)… to half-split pairs (0,d/2)(1,d/2+1)…
+
+    llama.cpp rotates adjacent pairs for the Llama family and permutes the rows of q and k when it converts; dql rotates
+    halves, as the original checkpoints do. tensor [heads·head_dim, …].
+    """
+    order = torch.arange(head_dim)
+    order[:rotary_dim] = torch.arange(rotary_dim).view(-1, 2).t().reshape(-1)
+    heads = tensor.view(-1, head_dim, *tensor.shape[1:])
+    return heads[:, order].reshape(tensor.shape)
+
+
+def _hf_prefix(tensor_names: frozenset[str], path: Path) -> str:
+    suffix = names.HF_EMBEDDING
+    found = sorted(name for name in tensor_names if name.endswith(suffix))
+    if not found:
+        raise ConfigError(f"{path}: no tensor is named …{suffix}, so this is not a decoder's checkpoint")
+    return found[0].removesuffix(suffix)
+
+
+def _shards(folder: Path) -> dict[str, Path]:
+    """Tensor name → file. Shard names come from the index and must lie in the folder itself."""
+    single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    if not index.exists():
+        return dict.fromkeys(_tensor_names(single), single)
+    try:
+        entries = json.loads(index.read_text())["weight_map"]
+        files = {str(name): str(file) for name, file in entries.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ConfigError(f"{index}: not an index of safetensors shards: {error!r}") from error
+    for file in set(files.values()):
+        if Path(file).name != file or not file.endswith(".safetensors"):
+            raise ConfigError(f"{index}: shard {file!r} is not a file of the same folder")
+    held = {file: _tensor_names(folder / file) for file in sorted(set(files.values()))}
+    for name, file in files.items():
+        if name not in held[file]:
+            raise ConfigError(f"{folder / file}: the tensor {name!r} that the index puts there is missing")
+    return {name: folder / file for name, file in files.items()}
+
+
+def _tensor_names(path: Path) -> frozenset[str]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            return frozenset(file.keys())
+    except (SafetensorError, OSError) as error:
+        raise ConfigError(f"{path}: cannot be read as safetensors: {error}") from error
