@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from dql.errors import ParseError
-from dql.grammar.lexer import Lexer, Token
+from dql.grammar.lexer import Lexer
 from dql.grammar.tables import END, Tables
 
 MAX_DEPTH = 200
@@ -15,11 +15,7 @@ Entry = tuple[Any, int, int, int]  # value, start, end, depth
 
 
 class Unexpected(Exception):
-    """The parser cannot take `token` (None at the end of the text) with `states` on its stack."""
-
-    def __init__(self, token: Token | None, states: list[int]) -> None:
-        super().__init__(token)
-        self.token, self.states = token, states
+    """A token, or the end, that the parser cannot take; `Diagnosis` says why."""
 
 
 class Driver:
@@ -42,7 +38,7 @@ class Driver:
             while True:
                 action = actions[states[-1]].get(terminal)
                 if action is None:
-                    raise Unexpected(token, states)
+                    raise Unexpected
                 if action >= 0:
                     break
                 self._reduce(~action, terminal, states, entries)
@@ -51,7 +47,7 @@ class Driver:
         while states[-1] != last:
             action = actions[states[-1]].get(END)
             if action is None:
-                raise Unexpected(None, states)
+                raise Unexpected
             self._reduce(~action, END, states, entries)
         return entries[-1][0]
 

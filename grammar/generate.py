@@ -72,6 +72,7 @@ def tables(grammar: str) -> dict[str, Any]:
         "ambiguous": _ambiguous(table, {text: name for text, name in fixed if text[0].isalpha()}),
         "starts": {start: [number[table.start_states[start]], number[table.end_states[start]]] for start in STARTS},
         "rules": [_rule(rule) for rule in rules],
+        "firsts": _firsts(rules),
         "lookaheads": lookaheads.rows,
         "shifts": shifts.rows,
         "gotos": gotos.rows,
@@ -94,6 +95,20 @@ def render(data: dict[str, Any]) -> str:
             body = json.dumps(value, separators=(",", ":"))
         parts.append(f"{json.dumps(name)}:{body}")
     return "{" + ",\n".join(parts) + "}\n"
+
+
+def _firsts(rules: list[Rule]) -> dict[str, list[str]]:
+    """The terminals that each rule can begin with; rules that only pass their children on are left out."""
+    first: dict[str, set[str]] = {rule.origin.name: set() for rule in rules}
+    changed = True
+    while changed:
+        changed = False
+        for rule in rules:
+            before = len(first[rule.origin.name])
+            for symbol in rule.expansion[:1]:
+                first[rule.origin.name] |= {symbol.name} if symbol.is_term else first[symbol.name]
+            changed |= len(first[rule.origin.name]) > before
+    return {name: sorted(terminals) for name, terminals in sorted(first.items()) if not name.startswith("_")}
 
 
 def _ambiguous(table: Any, words: dict[str, str]) -> list[str]:

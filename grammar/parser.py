@@ -6,7 +6,7 @@ from typing import Any
 from dql.errors import ParseError
 from dql.grammar.ast import Expr, PlainSql, Star, Statement, TypeName
 from dql.grammar.builders import BUILDERS
-from dql.grammar.diagnose import explain_unexpected
+from dql.grammar.diagnose import Diagnosis
 from dql.grammar.driver import Driver, Unexpected
 from dql.grammar.lexer import Lexer
 from dql.grammar.routing import is_structured, statements
@@ -31,7 +31,7 @@ def parse(
     tokens = scan(text, functions, tables)
     found: list[Statement] = []
     for lo, hi in statements(tokens):
-        if is_structured(tokens, lo, hi, functions, tables):
+        if is_structured(tokens, lo, hi):
             statement: Statement = _run(tokens, lo, hi, "statement")
             found.append(statement)
         else:
@@ -70,7 +70,7 @@ def _run(tokens: Tokens, lo: int, hi: int, start: str) -> Any:
     driver = _driver()
     try:
         return driver.run(Lexer(driver.tables, tokens, lo, hi), start)
-    except Unexpected as unexpected:
-        raise explain_unexpected(driver.tables, tokens, lo, hi, start, unexpected) from None
+    except Unexpected:
+        raise Diagnosis(driver.tables, tokens, lo, hi, start).error() from None
     except ParseError as error:
         raise error.located(tokens.text) from None

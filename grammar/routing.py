@@ -26,7 +26,7 @@ def statements(tokens: Tokens) -> Iterator[tuple[int, int]]:
             lo = i + 1
 
 
-def is_structured(tokens: Tokens, lo: int, hi: int, functions: frozenset[str], tables: frozenset[str]) -> bool:
+def is_structured(tokens: Tokens, lo: int, hi: int) -> bool:
     """Does the grammar read this statement, or does DuckDB get it whole? No parser runs for the latter.
 
     Raises ParseError for a first word that opens no statement, and for inference where no statement can hold it.
@@ -41,7 +41,7 @@ def is_structured(tokens: Tokens, lo: int, hi: int, functions: frozenset[str], t
         return tokens.upper[lo + 1] not in _SCOPES or tokens.upper[lo + 2] in ("=", "TO")
     if head in DQL_HEADS:
         return True
-    if _is_of_catalog(tokens, lo, hi, functions, tables):
+    if _is_of_catalog(tokens, lo, hi):
         return True
     if tokens.infers(lo, hi):
         _check_can_infer(tokens, lo)
@@ -94,22 +94,22 @@ def _is_explained(tokens: Tokens, lo: int, hi: int) -> bool:
     return tokens.upper[first] in _EXPLAINED or tokens.infers(lo, hi) or tokens.upper[first] not in DUCKDB_HEADS
 
 
-def _is_of_catalog(tokens: Tokens, lo: int, hi: int, functions: frozenset[str], tables: frozenset[str]) -> bool:
+def _is_of_catalog(tokens: Tokens, lo: int, hi: int) -> bool:
     """Statements about models and adapters, and about views and functions that hold inference."""
     head, after = tokens.upper[lo], tokens.upper[lo + 1]
     if head == "SHOW":
         return hi == lo + 2 and after in SHOWN
     if head in ("DESCRIBE", "DESC"):
-        return (after == "MODEL" and hi > lo + 2) or (hi > lo + 1 and tokens.name(hi - 1) in tables)
+        return (after == "MODEL" and hi > lo + 2) or (hi > lo + 1 and tokens.name(hi - 1) in tokens.tables)
     if head == "SUMMARIZE":
-        return tokens.name(hi - 1) in tables
+        return tokens.name(hi - 1) in tokens.tables
     if head == "COPY":
-        return tokens.name(lo + 1) in tables
+        return tokens.name(lo + 1) in tokens.tables
     if head == "CREATE":
         kinds = [word for word in tokens.upper[lo + 1 : lo + 4] if word not in ("OR", "REPLACE")]
         return kinds[:1] in (["MODEL"], ["ADAPTER"])
     if head == "DROP":
-        named = any(tokens.name(i) in functions | tables for i in range(lo + 2, hi))
+        named = any(tokens.name(i) in tokens.functions | tokens.tables for i in range(lo + 2, hi))
         return after in ("MODEL", "ADAPTER") or (after in _RELATIONS and named)
     return False
 

@@ -46,11 +46,14 @@ _ENDS_FROM = words("SELECT WHERE GROUP HAVING WINDOW QUALIFY ORDER LIMIT OFFSET 
 class Tokens:
     """The tokens of a text as parallel lists; a token is known by its index. The last one is of kind EOF.
 
-    upper: the word in upper case, the symbol, or "" for what is neither. match: index of the other bracket or -1.
-    opens_query: whether this `(` opens a query. inference: number of inference marks before each token.
+    functions, tables: the names with inference it was scanned with. upper: the word in upper case, the symbol, or ""
+    for what is neither. match: index of the other bracket or -1. opens_query: whether this `(` opens a query.
+    inference: number of inference marks before each token.
     """
 
     text: str
+    functions: frozenset[str] = frozenset()
+    tables: frozenset[str] = frozenset()
     kind: list[str] = field(default_factory=list)
     start: list[int] = field(default_factory=list)
     end: list[int] = field(default_factory=list)
@@ -92,7 +95,7 @@ def scan(text: str, functions: frozenset[str] = frozenset(), tables: frozenset[s
             span=(0, 1),
             hint="put data in a file or table and name it in FROM",
         )
-    tokens = Tokens(text)
+    tokens = Tokens(text, functions, tables)
     _split(tokens)
     _match_brackets(tokens)
     tokens.opens_query = [False] * len(tokens.kind)

@@ -26,7 +26,8 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Tables:
-    """An LALR automaton. `words` and `symbols` lead from text to terminal; a name among `ambiguous` needs quotes.
+    """An LALR automaton. `words` and `symbols` lead from text to terminal; a name among `ambiguous` needs quotes;
+    `firsts` are the terminals that a rule can begin with.
 
     `actions[state][terminal]` is a state to shift to or, negative, `~rule` to reduce.
     """
@@ -37,6 +38,7 @@ class Tables:
     ambiguous: frozenset[str]
     starts: dict[str, tuple[int, int]]
     rules: tuple[Rule, ...]
+    firsts: dict[str, frozenset[str]]
     actions: tuple[dict[str, int], ...]
     gotos: tuple[dict[str, int], ...]
     _reached: dict[tuple[int, str, str], int] = field(default_factory=dict, compare=False, repr=False)
@@ -74,6 +76,17 @@ class Tables:
             if terminal == END and above[-1] in self._ends():
                 return True
 
+    def advance(self, stack: list[int], terminal: str) -> bool:
+        """Shift the terminal if it can stand here, building nothing; False, with the stack as it was, if it cannot."""
+        if not self.takes(stack, terminal):
+            return False
+        while (action := self.actions[stack[-1]][terminal]) < 0:
+            rule = self.rules[~action]
+            del stack[len(stack) - rule.size :]
+            stack.append(self.reached(stack[-1], rule.origin, terminal))
+        stack.append(action)
+        return True
+
     def legal(self, stack: Sequence[int]) -> frozenset[str]:
         """Every terminal that `takes` accepts here."""
         return frozenset(terminal for terminal in self.actions[stack[-1]] if self.takes(stack, terminal))
@@ -100,6 +113,7 @@ def load() -> Tables:
         ambiguous=frozenset(data["ambiguous"]),
         starts={name: (first, last) for name, (first, last) in data["starts"].items()},
         rules=tuple(Rule(o, size, tuple(spliced), kind, name) for o, size, spliced, kind, name in data["rules"]),
+        firsts={name: frozenset(terminals) for name, terminals in data["firsts"].items()},
         actions=tuple(actions),
         gotos=tuple(gotos[goto] for _, goto, _ in data["states"]),
     )

@@ -181,6 +181,10 @@ def dimension(children: Children, span: Span) -> Part:
 def type_name(children: Children, span: Span) -> TypeName:
     path, words = clause(children, "path"), keywords(children)
     args = tuple(child for child in children if isinstance(child, Number | String | TypeName | StructField))
+    untyped = next((arg for arg in args if not isinstance(arg, StructField)), None)
+    if untyped is not None and path[-1].upper() in ("STRUCT", "ROW", "UNION"):
+        hint = f"write {path[-1].upper()}(name VARCHAR, …)"
+        raise ParseError(f"every field of {path[-1].upper()} needs a name and a type", span=untyped.span, hint=hint)
     if "PRECISION" in words:
         path = ("DOUBLE",)
     elif "VARYING" in words:
