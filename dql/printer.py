@@ -25,12 +25,16 @@ _SUFFIXES |= {".html": "html", ".tex": "latex", ".sql": "insert", ".txt": "box"}
 
 @dataclass(frozen=True)
 class Style:
-    """How results are shown. mode None picks by place: duckbox on a terminal, csv in a pipe, a file by its suffix."""
+    """How results are shown. mode None picks by place: duckbox on a terminal, csv in a pipe, a file by its suffix.
+
+    max_rows and columns (characters a line) bound `duckbox`; 0 is no bound, columns None is the terminal's width.
+    """
 
     mode: str | None = None
     max_rows: int = 40
     null: str | None = None
     insert_table: str = "table"
+    columns: int | None = None
 
 
 def mode_for(style: Style, place: IO[str] | Path) -> str:
@@ -46,22 +50,23 @@ def mode_for(style: Style, place: IO[str] | Path) -> str:
 
 
 def write_result(result: "Result", stream: IO[str], style: Style, mode: str) -> None:
-    """The rows of a result; the text of an EXPLAIN as it is; nothing for a statement that has no columns."""
+    """The rows of a result; the text of an EXPLAIN as it is, unless a mode was asked for that programs read."""
     table = result.arrow()
-    if result.statement_kind == "explain" and table.num_columns == 1 and mode in ("duckbox", "box", "table", "line"):
+    for_people = style.mode is None or mode in ("duckbox", "box", "table", "line")
+    if result.statement_kind == "explain" and table.num_columns == 1 and for_people:
         stream.writelines(sanitize_cell(str(cell), keep="\n") + "\n" for cell in table.column(0).to_pylist())
         stream.flush()
     else:
         write_table(table, result.types, stream, style, mode)
 
 
-def write_table(table: "pa.Table", types: list[str], stream: IO[str], style: Style, mode: str) -> None:
-    """A table in the given mode, as wide as the terminal allows."""
+def write_table(table: "pa.Table", types: list[str] | None, stream: IO[str], style: Style, mode: str) -> None:
+    """A table in the given mode and style; types None are those of its Arrow types."""
     pieces = render(
         table,
         mode,
         types=types,
-        width=terminal_columns(stream),
+        width=terminal_columns(stream) if style.columns is None else style.columns,
         max_rows=style.max_rows,
         null_value=style.null,
         name=style.insert_table,
