@@ -78,6 +78,10 @@ class Catalog:
             ).fetchone()
         return found is not None
 
+    def names(self) -> list[str]:
+        """Names of all tables, views and frames."""
+        return [table.name for table in self.tables()]
+
     def tables(self) -> list[TableInfo]:
         """Every table, view and frame of the session, with its columns."""
         with _errors():
@@ -232,10 +236,8 @@ def as_arrow(name: str, frame: object) -> object:
 
 def is_frame(value: object) -> bool:
     """Whether a variable of the caller can stand for a table."""
-    return (
-        type(value).__module__.partition(".")[0] in ("polars", "pandas")
-        and hasattr(value, "columns")
-        or (not isinstance(value, type) and hasattr(value, "__arrow_c_stream__"))
+    return (type(value).__module__.partition(".")[0] in ("polars", "pandas") and hasattr(value, "columns")) or (
+        not isinstance(value, type) and hasattr(value, "__arrow_c_stream__")
     )
 
 

@@ -99,7 +99,10 @@ class Result:
         """One row per failed row: its number, column, class, message, and whether a retry can help."""
         self.arrow()
         found = self._outcome.run.rejected if self._outcome.run is not None else []
-        rows = [dict(zip(ERRORS_SCHEMA.names, (r.row, r.column, r.kind, r.message, r.retryable), strict=True)) for r in found]
+        rows = [
+            dict(zip(ERRORS_SCHEMA.names, (r.row, r.column, r.kind, r.message, r.retryable), strict=True))
+            for r in found
+        ]
         return pa.Table.from_pylist(rows, schema=ERRORS_SCHEMA)
 
     @property

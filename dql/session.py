@@ -153,13 +153,16 @@ class Session:
         found = [Setting("model", self.model, self.config.model, "", "the model of calls that name none")]
         for kind in SETTING_KINDS.values():
             value = self.settings_in_force.get(kind.name, kind.default)
-            found.append(Setting(kind.name, _shown(value), _shown(kind.default), units.get(kind.kind, ""), kind.meaning))
+            found.append(
+                Setting(kind.name, _shown(value), _shown(kind.default), units.get(kind.kind, ""), kind.meaning)
+            )
         return found
 
     def functions(self) -> list[FunctionInfo]:
         """Inference functions, built in and of this session."""
         built_in = [
-            FunctionInfo(name, s.usage.replace(s.name, name), f"{s.op}; yields {s.type}") for name, s in SIGNATURES.items()
+            FunctionInfo(name, s.usage.replace(s.name, name), f"{s.op}; yields {s.type}")
+            for name, s in SIGNATURES.items()
         ]
         own = [
             FunctionInfo(name, f"{name}({', '.join(p.name for p in macro.params)})", "function of this session")
@@ -227,4 +230,6 @@ class Session:
 def _shown(value: Value) -> str:
     if value is None:
         return ""
-    return ", ".join(value) if isinstance(value, tuple) else str(value).lower() if isinstance(value, bool) else str(value)
+    return (
+        ", ".join(value) if isinstance(value, tuple) else str(value).lower() if isinstance(value, bool) else str(value)
+    )

@@ -73,7 +73,9 @@ def execute(
             return describe_model(statement, call)
         case ast.DescribeQuery():
             fields = plan(statement.query, call).fields
-            return rows([("column_name", "VARCHAR"), ("column_type", "VARCHAR")], [(f.name, f.type) for f in fields], "query")
+            return rows(
+                [("column_name", "VARCHAR"), ("column_type", "VARCHAR")], [(f.name, f.type) for f in fields], "query"
+            )
         case ast.SetSetting():
             return set_setting(statement, call)
         case ast.ResetSetting():
@@ -107,7 +109,9 @@ def query(query: ast.Query, call: Call) -> Result:
         return into(query.into, planned, call)
     run = start(planned, call)
     return Result(
-        Outcome(planned.query.names, planned.query.types, run.batches, run=run, explain=lambda: explained(planned, call))
+        Outcome(
+            planned.query.names, planned.query.types, run.batches, run=run, explain=lambda: explained(planned, call)
+        )
     )
 
 
@@ -136,7 +140,9 @@ def into(target: ast.Into, planned: Planned, call: Call) -> Result:
         return _write_table(target.table, planned, call, or_replace=True)
     path = target.path.value
     if target.partition_by or path.endswith("/"):
-        raise UnsupportedError("writing a directory does not run yet", span=target.span, hint="name a file: 'out.parquet'")
+        raise UnsupportedError(
+            "writing a directory does not run yet", span=target.span, hint="name a file: 'out.parquet'"
+        )
     options = _options(target.options, call)
     asked = options.pop("format", None)
     if options:
@@ -179,7 +185,13 @@ def _write_table(name: ast.Path, planned: Planned, call: Call, *, or_replace: bo
 def _written(run: "Run", path: str, planned: Planned, call: Call) -> Result:
     """The one row that a written target yields."""
     stats = run.stats()
-    columns = [("rows", "BIGINT"), ("nulls", "BIGINT"), ("failed", "BIGINT"), ("seconds", "DOUBLE"), ("path", "VARCHAR")]
+    columns = [
+        ("rows", "BIGINT"),
+        ("nulls", "BIGINT"),
+        ("failed", "BIGINT"),
+        ("seconds", "DOUBLE"),
+        ("path", "VARCHAR"),
+    ]
     shown = rows(columns, [(stats.rows, stats.nulls, stats.failed, round(stats.seconds, 3), path)], "write")
     return shown.of_run(run, lambda: explained(planned, call))
 
@@ -237,7 +249,9 @@ def create_model(statement: ast.CreateModel, call: Call) -> Result:
     registry = call.session.registry
     if statement.if_not_exists and any(m.name == statement.name.lower() for m in registry.list()):
         return _done("create")
-    registry.create(statement.name, statement.uri.value, _options(statement.options, call), or_replace=statement.or_replace)
+    registry.create(
+        statement.name, statement.uri.value, _options(statement.options, call), or_replace=statement.or_replace
+    )
     call.session.forget(statement.name)
     return _done("create")
 
@@ -278,9 +292,16 @@ def show(statement: ast.Show, call: Call) -> Result:
     """SHOW MODELS, SETTINGS, FUNCTIONS."""
     session = call.session
     if statement.what == "MODELS":
-        columns = [("name", "VARCHAR"), ("installed", "BOOLEAN"), ("mb", "DOUBLE"), ("license", "VARCHAR"), ("uri", "VARCHAR")]
+        columns = [
+            ("name", "VARCHAR"),
+            ("installed", "BOOLEAN"),
+            ("mb", "DOUBLE"),
+            ("license", "VARCHAR"),
+            ("uri", "VARCHAR"),
+        ]
         found = [
-            (m.name, m.installed, round(m.size / 1e6, 1) if m.size else None, m.license, m.uri) for m in session.registry.list()
+            (m.name, m.installed, round(m.size / 1e6, 1) if m.size else None, m.license, m.uri)
+            for m in session.registry.list()
         ]
         return rows(columns, found, "query")
     if statement.what == "SETTINGS":
@@ -358,9 +379,7 @@ def explained(planned: Planned, call: Call, rewrites: bool = False) -> str:
             continue
         counted = count_calls(node, list(compiled.values()), partial(catalog.stream, params=call.params))
         statistics |= {c.out: s for c, s in zip(node.calls, counted, strict=True) if c in asked}
-    found = Explanation(
-        planned.logical, planned.applied, planned.contract, statistics, notes, frames, planned.tables
-    )
+    found = Explanation(planned.logical, planned.applied, planned.contract, statistics, notes, frames, planned.tables)
     return explain_plan(found, rewrites)
 
 

@@ -3,7 +3,7 @@
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pyarrow as pa
@@ -51,11 +51,12 @@ class Run:
     def batches(self) -> Iterator[pa.RecordBatch]:
         """The rows, in order, under the user's column names; at least one batch."""
         self.started = time.monotonic()
+        names = unique(self.plan.names)
         below = execute(self.plan.root, self.context)
         try:
             for batch in below:
                 self.rows += batch.num_rows
-                yield pa.RecordBatch.from_arrays(batch.columns, names=list(self.plan.names))
+                yield pa.RecordBatch.from_arrays(batch.columns, names=names)
         finally:
             below.close()
             self.context.close()
@@ -86,6 +87,17 @@ class Run:
             seconds=self.seconds,
             messages=tuple(self.context.messages()),
         )
+
+
+def unique(names: Sequence[str]) -> list[str]:
+    """Column names of a frame: a repeated one gets a number, as in DuckDB's own frames."""
+    seen: dict[str, int] = {}
+    found: list[str] = []
+    for name in names:
+        number = seen.get(name.lower(), 0)
+        seen[name.lower()] = number + 1
+        found.append(f"{name}_{number}" if number else name)
+    return found
 
 
 class Runtime:

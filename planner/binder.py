@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from dql.errors import BindError, UnsupportedError, name_hint
+from dql.errors import DqlError, UnsupportedError
 from dql.grammar import ast
 from dql.grammar.unparse import to_sql
 from dql.grammar.walk import children as ast_children
@@ -15,6 +15,7 @@ from dql.planner.calls import is_inference
 from dql.planner.environment import Environment
 from dql.planner.guards import has_inference
 from dql.planner.logical import LogicalPlan, Scan, terms
+from dql.planner.places import placed
 from dql.planner.prepare import prepare, typed
 from dql.planner.scope import Fields, Known, PlanScope, Scope, describe, inputs_of, islands, with_ctes
 from dql.planner.sugar import desugar
@@ -119,11 +120,12 @@ def _branch(branch: ast.QueryBody, env: Environment) -> ast.QueryBody:
 
 def _bind_select(select: ast.Select, query: ast.Query, env: Environment) -> tuple[LogicalPlan, Fields]:
     select = joins_as_filters(select, env)
-    scope = _scope(select, env)
+    select = replace(select, items=tuple(_named(item, env) for item in select.items))
+    scope, written = _scope(select, env), select
     order_by = tuple(_below(item, env) for item in query.order_by)
     query = replace(query, order_by=order_by)
     select = _below(replace(select, from_=(), sample=None), env)
-    fields = _fields(select, query, scope, env)
+    fields = _fields(select, query, scope, env, written)
     items: Items = []
     for item in select.items:
         if isinstance(item.expr, ast.Star):
@@ -132,6 +134,13 @@ def _bind_select(select: ast.Select, query: ast.Query, env: Environment) -> tupl
             items.append((item.alias or "", item.expr))
     named = [(f.name, expr) for f, (_, expr) in zip(fields, items, strict=True)]
     return Block(env, scope, select, query, named).bind(), fields
+
+
+def _named(item: ast.SelectItem, env: Environment) -> ast.SelectItem:
+    """A nameless item with inference is called after its text, as DuckDB calls a column."""
+    if item.alias is not None or isinstance(item.expr, ast.Star) or not _holds_inference(item.expr, env):
+        return item
+    return replace(item, alias=to_sql(item.expr))
 
 
 def _scope(select: ast.Select, env: Environment) -> Scope | PlanScope:
@@ -153,31 +162,19 @@ def walk_parts(select: ast.Select) -> Iterator[ast.Node]:
 
 
 def _needs_sql(node: ast.Node) -> bool:
-    return isinstance(node, ast.Query) or (isinstance(node, ast.Star) and bool(node.replace or node.rename or node.like))
+    return isinstance(node, ast.Query) or (
+        isinstance(node, ast.Star) and bool(node.replace or node.rename or node.like)
+    )
 
 
-def _fields(select: ast.Select, query: ast.Query, scope: Scope | PlanScope, env: Environment) -> Fields:
+def _fields(select: ast.Select, query: ast.Query, scope: Scope | PlanScope, env: Environment, written: ast.Select) -> Fields:
     """Names and types of the output, as DuckDB sees the block with every call a NULL of its type."""
     shown = typed(replace(select, from_=scope.tables))
     assert isinstance(shown, ast.Select)
     try:
         return describe(env, with_ctes(env, to_sql(ast.Query(shown, span=query.span))))
-    except BindError as error:
-        raise _placed(error, select, scope) from error
-
-
-def _placed(error: BindError, select: ast.Select, scope: Scope | PlanScope) -> BindError:
-    """DuckDB's complaint about a name, at the place where the user wrote it."""
-    quoted = re.search(r'"([^"]+)"', error.message)
-    name = quoted[1].rpartition(".")[2].lower() if quoted else ""
-    for node in walk(select):
-        if isinstance(node, ast.Column) and node.path[-1].lower() == name:
-            if len(node.path) == 1 and name not in scope.known:
-                return BindError(f"no column {node.path[0]}", span=node.span, hint=name_hint(name, scope.known))
-            error.span = node.span
-        elif isinstance(node, ast.Call) and error.span is None and f" {node.name[-1].lower()} " in error.message.lower():
-            error.span = node.span
-    return error
+    except DqlError as error:
+        raise placed(error, written, scope.known_or_none, env) from error
 
 
 def _below(node: ast.Node, env: Environment) -> Any:
@@ -203,7 +200,9 @@ def _without_inference_on(chain: ast.JoinChain, env: Environment, moved: list[as
             later = {j.kind.split()[-1] for j in chain.joins[i + 1 :]}
             if join.kind != "INNER" or later & {"RIGHT", "FULL"}:
                 hint = "write an inner join, or filter in a subquery first"
-                raise UnsupportedError("inference in the ON of an outer join does not run", span=calls[0].span, hint=hint)
+                raise UnsupportedError(
+                    "inference in the ON of an outer join does not run", span=calls[0].span, hint=hint
+                )
             moved += calls
             rest = tuple(t for t in terms(join.on) if t not in calls) if join.on is not None else ()
             on = None if not rest else rest[0] if len(rest) == 1 else ast.And(rest)
@@ -227,7 +226,9 @@ def _infers(node: ast.Node, env: Environment) -> bool:
 def _model(using: ast.Using, env: Environment) -> str:
     model = using.model
     if not isinstance(model, ast.SingleModel):
-        what = {ast.AnyModel: "USING ANY", ast.CascadeModel: "USING CASCADE", ast.RowModel: "USING (column)"}[type(model)]
+        what = {ast.AnyModel: "USING ANY", ast.CascadeModel: "USING CASCADE", ast.RowModel: "USING (column)"}[
+            type(model)
+        ]
         raise UnsupportedError(f"{what} does not run yet", span=model.span, hint="name one model: USING smollm2")
     if model.adapter is not None or model.draft is not None:
         what = "ADAPTER" if model.adapter is not None else "DRAFT"

@@ -4,9 +4,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import cast
 
-from dql.errors import BindError, ParseError, UnsupportedError, name_hint
+from dql.errors import BindError, UnsupportedError, name_hint
 from dql.grammar import ast
+from dql.grammar.names import INFERENCE_NAMES
 from dql.grammar.template import parse_template
+from dql.grammar.unparse import to_sql
 from dql.planner.constants import constant
 from dql.planner.contract import setting_value
 from dql.planner.environment import Environment
@@ -68,8 +70,6 @@ SIGNATURES: Mapping[str, Signature] = {
 
 def is_inference(node: ast.Node, env: Environment) -> bool:
     """Whether a call runs a model: a built-in inference function, or a macro whose body holds one."""
-    from dql.grammar.names import INFERENCE_NAMES
-
     return isinstance(node, ast.Call) and (
         node.name[-1].upper() in INFERENCE_NAMES or node.name[-1].lower() in env.macros
     )
@@ -115,10 +115,14 @@ def _arguments(node: ast.Call, signature: Signature) -> tuple[dict[str, ast.Node
         args[name] = value
     if len(positional) > len(signature.positional):
         extra = positional[len(signature.positional)]
-        raise BindError(f"{signature.name} takes {len(signature.positional)} arguments", span=extra.span, hint=_usage(signature))
+        raise BindError(
+            f"{signature.name} takes {len(signature.positional)} arguments", span=extra.span, hint=_usage(signature)
+        )
     for arg in node.args:
         if isinstance(arg, ast.NamedArg):
-            name = {"categories": "labels", "prompt": "text", "endpoint": "model"}.get(arg.name.lower(), arg.name.lower())
+            name = {"categories": "labels", "prompt": "text", "endpoint": "model"}.get(
+                arg.name.lower(), arg.name.lower()
+            )
             into = args if name in signature.positional else options
             if into is options and name not in allowed:
                 hint = name_hint(name, [*allowed, *signature.positional])
@@ -142,7 +146,9 @@ def _prompt(node: ast.Node, env: Environment, prepare: Callable[[ast.Expr], ast.
         parts = parse_template(node, inference_names=frozenset(env.macros))
         for part in parts:
             if isinstance(part, ast.Star):
-                raise UnsupportedError("{*} does not run yet", span=part.span, hint="name the columns: '{title} {body}'")
+                raise UnsupportedError(
+                    "{*} does not run yet", span=part.span, hint="name the columns: '{title} {body}'"
+                )
         bound = tuple(prepare(p) if isinstance(p, ast.Expr) else p for p in parts)
         return Prompt(bound, span=node.span)
     if not isinstance(node, ast.Expr):
@@ -206,8 +212,6 @@ def _whole(node: ast.Node, env: Environment) -> int:
 
 
 def _labels(node: ast.Node, env: Environment) -> Labels:
-    from dql.grammar.unparse import to_sql
-
     if isinstance(node, ast.Subquery):
         found: object = env.catalog.texts(to_sql(node.query), env.params)
     else:
@@ -229,6 +233,3 @@ def _labels(node: ast.Node, env: Environment) -> Labels:
 
 def _display(node: ast.Call) -> str:
     return node.name[-1].upper()
-
-
-__all__ = ["DETAILS", "SIGNATURES", "ParseError", "bind_call", "is_inference"]

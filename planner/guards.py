@@ -71,7 +71,11 @@ class Extractor:
         for known in (*self.done, *self.calls):
             # An alias repeats a call of the text: even a sampled answer must be the same one. Other equal calls are
             # left to the rules.
-            if known.question == call.question and known.span == call.span and (not known.guards or known.guards == guards):
+            if (
+                known.question == call.question
+                and known.span == call.span
+                and (not known.guards or known.guards == guards)
+            ):
                 return replace(known.out.ref, span=node.span)
         self.calls.append(replace(call, out=self.env.new_column(call.text, node.call.out.type)))
         return replace(self.calls[-1].out.ref, span=node.span)
@@ -135,6 +139,3 @@ def _is(expr: ast.Expr, what: str, negated: bool = False) -> ast.Expr:
 
 def _wrap(expr: ast.Expr) -> ast.Expr:
     return expr if isinstance(expr, ast.Column | ast.Paren | ast.Constant) else ast.Paren(expr)
-
-
-

@@ -27,7 +27,6 @@ from dql.planner.logical import (
 )
 from dql.planner.physical import CallExec, FragmentExec, InferExec, LimitExec, MapExec, PhysicalPlan
 
-
 _TABLE = re.compile(r"\bdql_in_\d+\b")
 
 
@@ -152,7 +151,9 @@ class Lowering:
     def _guard(self, call: InferCall, carried: Mapping[str, Column], items: list[str]) -> str | None:
         if not call.guards:
             return None
-        return self._computed(ast.And(call.guards) if len(call.guards) > 1 else call.guards[0], "BOOLEAN", carried, items)
+        return self._computed(
+            ast.And(call.guards) if len(call.guards) > 1 else call.guards[0], "BOOLEAN", carried, items
+        )
 
 
 def _call_exec(call: InferCall, template: tuple[str | int, ...], holes: tuple[str, ...], guard: str | None) -> CallExec:

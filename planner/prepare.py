@@ -4,6 +4,8 @@ from dataclasses import replace
 
 from dql.errors import BindError, PlanError
 from dql.grammar import ast
+from dql.grammar.parser import parse_type
+from dql.grammar.template import substitute
 from dql.grammar.walk import children, transform, with_children
 from dql.planner.calls import bind_call, is_inference
 from dql.planner.environment import Environment, Macro
@@ -46,19 +48,8 @@ def typed(node: ast.Node) -> ast.Node:
     return transform(node, as_null)
 
 
-def parse_type(sql: str) -> ast.TypeName:
-    """A type as a node that prints as `sql`, which is a type's canonical spelling already."""
-    return ast.TypeName((_Verbatim(sql),))
-
-
-class _Verbatim(str):
-    """A type's spelling that needs no quotes."""
-
-
 def expand(call: ast.Call, macro: Macro) -> ast.Expr:
     """The body of a macro with the call's arguments in the place of its parameters, in templates as well."""
-    from dql.grammar.template import substitute
-
     names = [p.name.lower() for p in macro.params]
     values = {p.name.lower(): p.default for p in macro.params if p.default is not None}
     for i, arg in enumerate(call.args):

@@ -12,10 +12,11 @@ from dql.catalog import behind, quote_name
 from dql.errors import BindError, DqlError, UnsupportedError, name_hint
 from dql.grammar import ast
 from dql.grammar.unparse import to_sql
-from dql.grammar.walk import children, walk, with_children
+from dql.grammar.walk import children, with_children
 from dql.planner.environment import ColumnInfo, Environment
 from dql.planner.guards import has_inference
 from dql.planner.logical import Column, LogicalPlan, Scan
+from dql.planner.places import placed
 
 N = TypeVar("N", bound=ast.Node)
 Fields = tuple[ColumnInfo, ...]
@@ -35,6 +36,7 @@ class Scope:
     def __init__(self, env: Environment, from_: tuple[ast.Table, ...], sample: ast.Sample | None, bind: Bind) -> None:
         self.env = env
         self._bind = bind
+        self.written = from_
         tables = tuple(self.without_inference(table) for table in from_)
         self.tables = tables
         self._from = f" FROM {', '.join(to_sql(t) for t in tables)}" if tables else ""
@@ -49,6 +51,14 @@ class Scope:
             fields = self.describe("*") if self.tables else ()
             self._known = {name.lower(): sql_type for name, sql_type in fields}
         return self._known
+
+    @property
+    def known_or_none(self) -> dict[str, str] | None:
+        """`known`, or None where FROM itself cannot be described."""
+        try:
+            return self.known
+        except DqlError:
+            return None
 
     def describe(self, items: str) -> tuple[tuple[str, str], ...]:
         """Names and types of a select list over this FROM."""
@@ -97,24 +107,12 @@ class Scope:
     def _check_leaves(self) -> None:
         """Let DuckDB resolve the leaves; its complaint is put at the leaf that caused it."""
         leaves = [node for node in self._items if not isinstance(node, ast.Star)]
-        if not leaves:
-            return
         try:
-            self.describe(", ".join(to_sql(leaf) for leaf in leaves))
-        except DqlError:
-            for leaf in leaves:
-                self._check_leaf(leaf)
-            raise
-
-    def _check_leaf(self, leaf: ast.Node) -> None:
-        try:
-            self.describe(to_sql(leaf))
+            self.describe(", ".join(to_sql(leaf) for leaf in leaves or [ast.Number("1")]))
         except DqlError as error:
-            if isinstance(leaf, ast.Column) and len(leaf.path) == 1 and leaf.path[0].lower() not in self.known:
-                message = f"no column {leaf.path[0]}"
-                raise BindError(message, span=leaf.span, hint=name_hint(leaf.path[0], self.known)) from error
-            error.span = error.span or leaf.span
-            raise
+            for node in (*leaves, *self.written):
+                error = placed(error, node, self.known_or_none, self.env)
+            raise error
 
 
 class PlanScope:
@@ -125,7 +123,7 @@ class PlanScope:
         self._alias = alias
         self._plan = plan
         self._columns = {f.name.lower(): c for f, c in zip(fields, plan.columns, strict=True)}
-        self.known = {f.name.lower(): f.type for f in fields}
+        self.known = self.known_or_none = {f.name.lower(): f.type for f in fields}
 
     def internal(self, expr: ast.Expr) -> ast.Expr:
         """`expr` over plan columns."""
@@ -237,5 +235,3 @@ def _internal(node: ast.Node, leaf: Callable[[ast.Expr], ast.Expr], bound: froze
 
 def _label(node: ast.Expr) -> str:
     return node.path[-1] if isinstance(node, ast.Column) else to_sql(node)
-
-

@@ -39,8 +39,10 @@ def equal_calls_once(plan: LogicalPlan) -> LogicalPlan:
 
     return transform_plan(plan, rewrite)
 
+
 def _equal(one: InferCall, other: InferCall) -> bool:
     return one.question == other.question and one.decoding.is_function
+
 
 def _answered(call: InferCall, below: LogicalPlan) -> InferCall | None:
     """An equal call further down whose answer every row still carries."""
@@ -51,6 +53,7 @@ def _answered(call: InferCall, below: LogicalPlan) -> InferCall | None:
         below = below.child
     return None
 
+
 def _either(one: InferCall, other: InferCall) -> tuple[ast.Expr, ...]:
     """Guards under which either call runs."""
     if one.guards == other.guards:
@@ -59,8 +62,10 @@ def _either(one: InferCall, other: InferCall) -> tuple[ast.Expr, ...]:
         return ()
     return (ast.Or((_all(one.guards), _all(other.guards))),)
 
+
 def _all(guards: tuple[ast.Expr, ...]) -> ast.Expr:
     return ast.Paren(guards[0] if len(guards) == 1 else ast.And(guards))
+
 
 def _rename(expr: ast.Expr, renamed: Mapping[str, str]) -> ast.Expr:
     def visit(node: ast.Node) -> ast.Node:
@@ -71,4 +76,3 @@ def _rename(expr: ast.Expr, renamed: Mapping[str, str]) -> ast.Expr:
     found = transform(expr, visit)
     assert isinstance(found, ast.Expr)
     return found
-

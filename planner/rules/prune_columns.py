@@ -23,7 +23,7 @@ def prune_columns(plan: LogicalPlan) -> LogicalPlan:
 def _prune(plan: LogicalPlan, wanted: set[str]) -> LogicalPlan:
     match plan:
         case Scan():
-            return _narrow(plan, wanted)
+            return plan
         case Filter():
             return Filter(_prune(plan.child, wanted | column_names(plan.predicate)), plan.predicate)
         case Infer():
