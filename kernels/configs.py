@@ -110,6 +110,28 @@ CONFIGS: Mapping[tuple[str, str, int], Config] = {
     **_rows("join_logsumexp", 90, {"any": Config({"BLOCK": 32, "BLOCK_C": 64})}),
     **_rows("pool", 0, {"any": Config({"TOKENS": 2})}),
     **_rows("pool", 90, {"any": Config({"TOKENS": 4}, num_warps=8)}),
+    **_rows(
+        "eight_bit_linear",
+        0,
+        {kind: Config({"BLOCK_N": 16, "BLOCK_K": 32}) for kind in ("fp8", "int8", "w8a16")},
+    ),
+    **_rows(
+        "eight_bit_linear",
+        90,
+        {
+            "fp8": Config({"BLOCK_N": 64, "BLOCK_K": 256}, num_warps=4, num_stages=4),
+            "int8": Config({"BLOCK_N": 64, "BLOCK_K": 256}, num_warps=4, num_stages=4),
+            "w8a16": Config({"BLOCK_N": 64, "BLOCK_K": 128}, num_warps=4, num_stages=4),
+        },
+    ),
+    **_rows("int4_linear", 0, {"any": Config({"BLOCK_N": 16})}),
+    **_rows("int4_linear", 90, {"any": Config({"BLOCK_N": 64}, num_warps=4, num_stages=4)}),
+    **_rows("join_parts", 0, {"any": Config({"BLOCK": 32})}),
+    **_rows("join_parts", 90, {"any": Config({"BLOCK": 512})}),
+    **_rows("lora_shrink", 0, {"any": Config({"BLOCK_M": 16, "BLOCK_K": 16})}),
+    **_rows("lora_shrink", 90, {"any": Config({"BLOCK_M": 32, "BLOCK_K": 128}, num_warps=4, num_stages=3)}),
+    **_rows("lora_expand", 0, {"any": Config({"BLOCK_M": 16, "BLOCK_N": 16})}),
+    **_rows("lora_expand", 90, {"any": Config({"BLOCK_M": 32, "BLOCK_N": 128}, num_warps=4, num_stages=2)}),
     **_rows("join_splits", 0, {"any": Config()}),
     **_rows("join_splits", 90, {"any": Config(num_warps=4)}),
 }
