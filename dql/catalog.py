@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
+from typing import Any
 
 import duckdb
 import pyarrow as pa
@@ -220,10 +221,7 @@ def as_arrow(name: str, frame: object) -> object:
         return pa.table(dict(frame))
     module = type(frame).__module__.partition(".")[0]
     if module == "polars":
-        collected = frame.collect() if hasattr(frame, "collect") else frame
-        if hasattr(collected, "to_frame") and not hasattr(collected, "columns"):
-            collected = collected.to_frame()
-        return collected.to_arrow()  # type: ignore[attr-defined]
+        return _polars_as_arrow(frame)
     if module == "pandas":
         return pa.Table.from_pandas(frame, preserve_index=False)
     if module in ("pyarrow", "duckdb", "_duckdb") or hasattr(frame, "__arrow_c_stream__"):
@@ -232,6 +230,11 @@ def as_arrow(name: str, frame: object) -> object:
         f"{name} is a {type(frame).__name__}, not a table",
         hint="dql reads Polars and pandas frames, Arrow tables, and mappings of columns",
     )
+
+
+def _polars_as_arrow(frame: Any) -> object:
+    collected = frame.collect() if hasattr(frame, "collect") else frame
+    return (collected if hasattr(collected, "columns") else collected.to_frame()).to_arrow()
 
 
 def is_frame(value: object) -> bool:

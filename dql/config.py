@@ -1,11 +1,11 @@
-"""Process settings: where things lie and what this process may use. Frozen; contract settings are apart (`WITH`, `SET`).
+"""Process settings: where things lie and what this process may use. What `WITH` and `SET` take is apart.
 
 Each value comes from the environment (`DQL_HOME=…`) or its default; an unknown `DQL_` variable is an error.
 """
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 
@@ -25,7 +25,7 @@ class Config:
     own default). threads: CPU threads for both DuckDB and inference (0 = all cores). offline: never use the network.
     """
 
-    home: Path = user_data_path("dql")
+    home: Path = field(default_factory=lambda: user_data_path("dql"))
     model: str = "smollm2"
     memory_limit: str = ""
     threads: int = 0
@@ -44,7 +44,7 @@ class Config:
                 raise ConfigError(
                     f"unknown setting {variable}", hint=name_hint(variable, [_PREFIX + n.upper() for n in known])
                 )
-            values[name] = _convert(variable, text, getattr(cls, name))
+            values[name] = _convert(variable, text, getattr(cls(), name))
         return cls(**values)  # type: ignore[arg-type]
 
     @property

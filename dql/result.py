@@ -64,7 +64,8 @@ class Result:
 
     def df(self) -> "pd.DataFrame":
         """All rows as a pandas frame. Needs pandas."""
-        return self.arrow().to_pandas()
+        frame: pd.DataFrame = self.arrow().to_pandas()
+        return frame
 
     def batches(self, rows: int = 2048) -> Iterator[pa.RecordBatch]:
         """Rows as they come, at most `rows` a batch. Read to its end, the result is kept as well."""

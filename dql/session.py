@@ -215,10 +215,10 @@ class Session:
     def _find_frames(self, text: str, variables: Mapping[str, object]) -> None:
         """Register the caller's frames that the text reads from; tables of the session and given ones come first."""
         for name in {match[1] for match in _SOURCES.finditer(text)}:
-            if name in variables and is_frame(variables[name]):
-                if name in self._from_caller or not self.catalog.has_table(name):
-                    self.catalog.register(name, variables[name])
-                    self._from_caller.add(name)
+            free = name in self._from_caller or not self.catalog.has_table(name)
+            if free and name in variables and is_frame(variables[name]):
+                self.catalog.register(name, variables[name])
+                self._from_caller.add(name)
 
     def __enter__(self) -> "Session":
         return self

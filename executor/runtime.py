@@ -14,7 +14,8 @@ from dql.executor.engine import Engine
 from dql.executor.operators import execute
 from dql.executor.progress import Progress, Tracker
 from dql.models import Model
-from dql.models.registry import PullProgress, Registry
+from dql.models.fetch import PullProgress
+from dql.models.registry import Registry
 from dql.planner.physical import QueryPlan
 
 _LOADED = 2  # engines kept; a third model takes the place of the one unused longest

@@ -167,7 +167,9 @@ def _needs_sql(node: ast.Node) -> bool:
     )
 
 
-def _fields(select: ast.Select, query: ast.Query, scope: Scope | PlanScope, env: Environment, written: ast.Select) -> Fields:
+def _fields(
+    select: ast.Select, query: ast.Query, scope: Scope | PlanScope, env: Environment, written: ast.Select
+) -> Fields:
     """Names and types of the output, as DuckDB sees the block with every call a NULL of its type."""
     shown = typed(replace(select, from_=scope.tables))
     assert isinstance(shown, ast.Select)
@@ -179,7 +181,7 @@ def _fields(select: ast.Select, query: ast.Query, scope: Scope | PlanScope, env:
 
 def _below(node: ast.Node, env: Environment) -> Any:
     """`node` with its subqueries that hold inference as tables, and its calls marked."""
-    return prepare(islands(node, env, bind_query), env)  # type: ignore[return-value]
+    return prepare(islands(node, env, bind_query), env)
 
 
 def joins_as_filters(select: ast.Select, env: Environment) -> ast.Select:

@@ -51,7 +51,9 @@ class Extractor:
                 return self._coalesce(expr, guards)
             case ast.Call() if expr.name[-1].lower() == "if" and len(expr.args) == 3:
                 return self._if(expr, guards)
-        return self._below(expr, guards)
+        below = self._below(expr, guards)
+        assert isinstance(below, ast.Expr)
+        return below
 
     def stages(self, child: LogicalPlan) -> LogicalPlan:
         """`child` with the collected calls on top, those that read others' answers above them."""

@@ -2,7 +2,7 @@
 placement on the engine. A plan of this kind can be printed, compared and sent elsewhere.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from dql.planner.logical import Decoding, Labels, Operator
 
@@ -31,17 +31,17 @@ class CallExec:
     out: str
     type: str
     model: str
-    labels: Labels = Labels(())
+    labels: Labels = field(default_factory=lambda: Labels(()))
     multi: bool = False
     low: int = 0
     high: int = 10
     system: str | None = None
     instruction: str | None = None
     examples: tuple[tuple[str, str], ...] = ()
-    decoding: Decoding = Decoding()
+    decoding: Decoding = field(default_factory=Decoding)
     details: bool = False
     label: str = ""
-    placement: Placement = Placement()
+    placement: Placement = field(default_factory=Placement)
 
 
 @dataclass(frozen=True, slots=True)

@@ -219,7 +219,7 @@ def _internal(node: ast.Node, leaf: Callable[[ast.Expr], ast.Expr], bound: froze
         return leaf(node)
     if isinstance(node, ast.In) and isinstance(node.container, ast.Subquery):
         if has_inference(node.operand):
-            return replace(node, operand=_internal(node.operand, leaf, bound))
+            return with_children(node, [_internal(node.operand, leaf, bound), node.container])
         return leaf(node)
     if isinstance(node, ast.Comparison | ast.Operation) and any(isinstance(n, ast.Quantified) for n in children(node)):
         return leaf(node)
