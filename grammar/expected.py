@@ -57,6 +57,7 @@ _MANY = 8
 
 def expected_words(tables: Tables, stack: Sequence[int]) -> list[str]:
     """What the parser could take with these states on its stack, the likeliest first."""
+    stack = tables.settled(stack)
     legal = set(tables.legal(stack))
     found: list[str] = []
     for rules, phrase in _THINGS:

@@ -43,7 +43,7 @@ def _after(*words: str) -> Decide:
 
 
 def _opens_frame(tokens: Tokens, i: int) -> bool:
-    return tokens.kind[i + 1] == "NUMBER" or tokens.upper[i + 1] in ("BETWEEN", "UNBOUNDED", "CURRENT", "INTERVAL")
+    return tokens.upper[i + 1] not in (")", "PARTITION", "ORDER", "ROWS", "RANGE", "GROUPS")  # a window's name is before
 
 
 def _opens_interval(tokens: Tokens, i: int) -> bool:

@@ -87,6 +87,15 @@ class Tables:
         stack.append(action)
         return True
 
+    def settled(self, stack: Sequence[int]) -> list[int]:
+        """The stack once every reduction is done that does not depend on what comes next."""
+        states = list(stack)
+        while len(choices := set(self.actions[states[-1]].values())) == 1 and (action := choices.pop()) < 0:
+            rule = self.rules[~action]
+            del states[len(states) - rule.size :]
+            states.append(self.gotos[states[-1]][rule.origin])
+        return states
+
     def legal(self, stack: Sequence[int]) -> frozenset[str]:
         """Every terminal that `takes` accepts here."""
         return frozenset(terminal for terminal in self.actions[stack[-1]] if self.takes(stack, terminal))
