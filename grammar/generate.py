@@ -65,6 +65,8 @@ def tables(grammar: str) -> dict[str, Any]:
         reductions = sorted([rule, lookaheads.add(sorted(symbols))] for rule, symbols in reduce.items())
         states.append([shifts.add(_sorted(shift)), gotos.add(_sorted(goto)), reductions])
     fixed = sorted((t.pattern.value, t.name) for t in lark.terminals if t.pattern is not None)
+    declared = {t.name for t in lark.terminals if t.pattern is None}
+    assert declared.isdisjoint(name for _, name in fixed), "a keyword shares its name with a declared terminal"
     return {
         "digest": digest(grammar),
         "words": {text: name for text, name in fixed if text[0].isalpha()},

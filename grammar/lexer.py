@@ -43,7 +43,14 @@ def _after(*words: str) -> Decide:
 
 
 def _opens_frame(tokens: Tokens, i: int) -> bool:
-    return tokens.upper[i + 1] not in (")", "PARTITION", "ORDER", "ROWS", "RANGE", "GROUPS")  # a window's name is before
+    return tokens.upper[i + 1] not in (
+        ")",
+        "PARTITION",
+        "ORDER",
+        "ROWS",
+        "RANGE",
+        "GROUPS",
+    )  # a window's name is before
 
 
 def _opens_interval(tokens: Tokens, i: int) -> bool:
@@ -77,13 +84,16 @@ _DECIDE: dict[str, Decide] = {
 
 
 class Lexer:
-    """Reads tokens lo to hi of a text; `states` is the parser's stack, looked at before each token."""
+    """Reads tokens lo to hi of a text. Without `islands`, queries without inference are read in structure too."""
 
-    def __init__(self, tables: Tables, tokens: Tokens, lo: int, hi: int) -> None:
-        self._tables, self._tokens, self._lo, self._hi = tables, tokens, lo, hi
+    def __init__(self, tables: Tables, tokens: Tokens, lo: int, hi: int, *, islands: bool = True) -> None:
+        self._tables, self._tokens, self._lo, self._hi, self._islands = tables, tokens, lo, hi, islands
 
     def read(self, states: Sequence[int]) -> Iterator[Token]:
-        """The terminals, each decided when it is asked for. Raises ParseError past the cap on their number."""
+        """The terminals, each decided by the parser's stack when it is asked for.
+
+        Raises ParseError past the cap on their number.
+        """
         tokens, i = self._tokens, self._lo
         kind, start, end, text = tokens.kind, tokens.start, tokens.end, tokens.text
         for _ in range(MAX_TOKENS):
@@ -120,6 +130,8 @@ class Lexer:
         tokens, takes, close = self._tokens, self._tables.takes, self._tokens.match[i]
         infers = tokens.infers(i, close)
         if tokens.opens_query[i]:
+            if not self._islands:
+                return "QOPEN", i, i + 1
             if not infers and takes(states, "QUERY_ISLAND"):  # (SELECT 1) UNION SELECT 2
                 island = self._island(i)
                 if island > i:
@@ -140,7 +152,7 @@ class Lexer:
     def _word(self, i: int, states: Sequence[int]) -> tuple[str, int, int]:
         tokens, takes = self._tokens, self._tables.takes
         word = tokens.upper[i]
-        if word in ISLAND_HEADS and takes(states, "QUERY_ISLAND"):
+        if self._islands and word in ISLAND_HEADS and takes(states, "QUERY_ISLAND"):
             island = self._island(i)
             if island > i:
                 return "QUERY_ISLAND", i, island

@@ -23,7 +23,7 @@ _TOKEN = re.compile(
       |(?P<QUOTED>"[^"]*+(?:""[^"]*+)*+")
       |(?P<DOLLAR>\$(?:[^\W\d]\w*)?\$)
       |(?P<PARAM>\$\w+|\?)
-      |(?P<POSITIONAL>\#\d++)
+      |(?P<INDEX>\#\d++)
       |(?P<NUMBER>(?:\d[\d_]*+(?:\.\d[\d_]*+|\.(?![.\w]))?|\.\d[\d_]*+)(?:[eE][+-]?\d++)?)
       |(?P<WORD>(?:[A-Za-z_]|[^\x00-\x7f])(?:[\w$]|[^\x00-\x7f\s])*+)
       |(?P<SYMBOL>->>|<=>|<->|!~~\*|!~~|~~\*|~~~|!~\*|~~|~\*|!~|->|=>|:=|::|==|<=|>=|<>|!=|\|\||//|\*\*|<<|>>|@>|<@|&&
@@ -32,12 +32,14 @@ _TOKEN = re.compile(
 )
 _COMMENT_EDGE = re.compile(r"/\*|\*/")
 _CLOSES = {")": "(", "]": "[", "}": "{"}
-_OPENS = frozenset("([{")
+_PAIRS = {"(": ")", "[": "]", "{": "}"}
+_OPENS = frozenset(_PAIRS)
 _AFTER_QUERY = words("UNION INTERSECT EXCEPT ORDER LIMIT OFFSET USING")
 _CONTINUES = RESERVED - words("CASE CAST NULL TRUE FALSE ARRAY LAMBDA") | NEVER_ALIAS | words("IS LIKE BETWEEN")
 _BEFORE_VERB = words(
     "( ) ; AS AGAINST EXPLAIN ANALYZE EVALUATE DESCRIBE SUMMARIZE UNION INTERSECT EXCEPT ALL NAME DISTINCT"
 )
+_BEFORE_QUERY = words("AS MATERIALIZED COPY AGAINST EXISTS")
 _DEFINES = words("FUNCTION MACRO TABLE VIEW EXISTS INTO")
 _ENDS_FROM = words("SELECT WHERE GROUP HAVING WINDOW QUALIFY ORDER LIMIT OFFSET UNION EXCEPT INTERSECT ON")
 
@@ -109,11 +111,25 @@ def scan(text: str, functions: frozenset[str] = frozenset(), tables: frozenset[s
     return tokens
 
 
+def unclosed(text: str) -> str:
+    """The brackets that would close those left open at the end of a text; raises ParseError where scan would."""
+    tokens, opened = Tokens(text), list[str]()
+    _split(tokens)
+    for symbol in tokens.upper:
+        if symbol in _OPENS:
+            opened.append(_PAIRS[symbol])
+        elif symbol in _CLOSES and opened and opened[-1] == symbol:
+            opened.pop()
+    return "".join(reversed(opened))
+
+
 def is_verb(tokens: Tokens, i: int) -> bool:
     """Does a verb's query start here? `GENERATE 'x'` and `EMBED body` do, `score + 1` and `extract(…)` do not."""
     if tokens.upper[i] not in VERBS:
         return False
     kind, after = tokens.kind[i + 1], tokens.upper[i + 1]
+    if i > 1 and tokens.upper[i - 1] == "(" and tokens.upper[i - 2] in _BEFORE_QUERY and kind in ("NUMBER", "SYMBOL"):
+        return after not in (")", ",", ".")  # WITH x AS (CLASSIFY (a || b) IN …)
     if after in FUNCTION_WORDS and tokens.upper[i + 2] != "(":  # FROM (score JOIN …), but EMBED left(body, 80)
         return False
     return kind in ("STRING", "QUOTED", "PARAM") or (kind == "WORD" and after not in _CONTINUES)
@@ -234,8 +250,8 @@ def _match_brackets(tokens: Tokens) -> None:
         elif symbol == ";" and opened:
             break
     if opened:
-        wanted = {"(": ")", "[": "]", "{": "}"}[tokens.upper[opened[-1]]]
-        raise tokens.error(f"this {tokens.upper[opened[-1]]!r} is not closed", opened[-1], f"close it with {wanted!r}")
+        symbol = tokens.upper[opened[-1]]
+        raise tokens.error(f"this {symbol!r} is not closed", opened[-1], f"close it with {_PAIRS[symbol]!r}")
 
 
 def _unmatched_hint(tokens: Tokens, opened: list[int]) -> str:
