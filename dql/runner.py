@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from dql.session import Session
 
 
+_POLL = 0.1  # seconds; a signal that comes just before a wait begins does not end that wait
+
+
 class HardStop(KeyboardInterrupt):
     """Ctrl-C came again before the query had stopped; the worker thread is left behind and the process should end."""
 
@@ -73,13 +76,17 @@ def run_statements(
 def _take(
     results: "queue.SimpleQueue[Result | _End]", session: "Session", on_interrupt: Callable[[], None]
 ) -> "Result | _End":
-    told = False
+    interrupts, told = 0, False
     while True:
         try:
-            return results.get()
+            if interrupts and not told:
+                session.cancel()
+                on_interrupt()
+                told = True
+            return results.get(timeout=_POLL)
+        except queue.Empty:
+            continue
         except KeyboardInterrupt:
-            if told:
+            interrupts += 1
+            if interrupts > 1:
                 raise HardStop from None
-            told = True
-            session.cancel()
-            on_interrupt()

@@ -63,7 +63,7 @@ def _named(word: str) -> str:
     begins = [name for name in COMMANDS if word and name.startswith(word)]
     if len(begins) == 1 or word in ("q", "quit"):
         return begins[0] if begins else "exit"
-    raise ConfigError(f"no command .{word}", hint=name_hint(word, COMMANDS) + "; .help lists them all")
+    raise ConfigError(f"no command .{word}", hint=name_hint(f".{word}", [f".{name}" for name in COMMANDS]))
 
 
 def _words(text: str) -> list[str]:

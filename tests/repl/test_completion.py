@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dql.grammar import complete as grammar
 from dql.repl.command_completion import complete_command
 from dql.repl.completion import Named, Names, complete
 
@@ -18,20 +19,10 @@ NAMES = Names(
 )
 
 
-class Words:
-    """A grammar in which everything may follow everything."""
-
-    def keywords(self) -> frozenset[str]:
-        return frozenset({"SELECT", "FROM", "WHERE", "WITH"})
-
-    def expected(self, text: str) -> frozenset[str]:
-        return self.keywords()
-
-
 def offered(marked: str) -> list[str]:
     """Candidates at the `|` in the text."""
     before, _, after = marked.partition("|")
-    return [candidate.text for candidate in complete(before, after, NAMES, Words())]
+    return [candidate.text for candidate in complete(before, after, NAMES, grammar)]
 
 
 @pytest.mark.parametrize(
@@ -85,26 +76,31 @@ def test_nothing_inside_strings_and_comments(marked: str) -> None:
     assert offered(marked) == []
 
 
-@pytest.mark.parametrize("marked", ["SELECT id |", "SELECT id FROM tickets |", "SELECT count(*) |", "SELECT 'x' |"])
+@pytest.mark.parametrize("marked", ["SELECT id |", "SELECT id FROM tickets |", "SELECT count(*) |", "CLASSIFY body |"])
 def test_only_keywords_after_an_operand(marked: str) -> None:
-    assert offered(marked) == ["FROM", "SELECT", "WHERE", "WITH"]
+    assert set(offered(marked)) <= grammar.keywords() | {"USING SAMPLE"}
 
 
 def test_keywords_follow_the_case_of_the_user() -> None:
-    assert offered("select id f|") == ["from"]
-    assert offered("SELECT id f|") == ["from"], "the word itself was typed so"
-    assert offered("select id |")[0] == "from"
+    assert offered("select id from tickets wh|") == ["where"]
+    assert offered("SELECT id FROM tickets wh|") == ["where"], "the word itself is typed so"
+    assert "where" in offered("select id from tickets |") and "WHERE" in offered("SELECT id FROM tickets |")
+
+
+def test_what_the_grammar_leaves_to_duckdb_still_completes() -> None:
+    assert offered("INSERT INTO ti|")[0] == "tickets"
+    assert offered("ATTACH 'x' A|")
 
 
 def test_a_candidate_replaces_what_was_typed() -> None:
-    (candidate, *_) = complete("SELECT * FROM tick", "", NAMES, Words())
+    (candidate, *_) = complete("SELECT * FROM tick", "", NAMES, grammar)
     assert (candidate.text, candidate.replaces, candidate.detail) == ("tickets", 4, "3 columns")
 
 
 @given(st.text(alphabet=st.sampled_from("aS '\"$-/*;\n.{}(),|e"), max_size=40))
 def test_no_text_breaks_completion(text: str) -> None:
     before, _, after = text.partition("|")
-    for candidate in complete(before, after, NAMES, Words()):
+    for candidate in complete(before, after, NAMES, grammar):
         assert 0 <= candidate.replaces <= len(before)
 
 
