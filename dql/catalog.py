@@ -76,8 +76,8 @@ class Catalog:
                 "SELECT 1 FROM duckdb_tables() WHERE lower(table_name) = lower($1) UNION ALL "
                 "SELECT 1 FROM duckdb_views() WHERE lower(view_name) = lower($1) AND NOT internal LIMIT 1",
                 [name],
-            ).fetchone()
-        return found is not None
+            ).fetchall()
+        return bool(found)
 
     def names(self) -> list[str]:
         """Names of all tables, views and frames."""
@@ -129,12 +129,18 @@ class Catalog:
     def has_setting(self, name: str) -> bool:
         """Whether DuckDB has a setting of this name."""
         with _errors():
-            return self._main.execute("SELECT 1 FROM duckdb_settings() WHERE name = $1", [name]).fetchone() is not None
+            return self._main.execute("SELECT 1 FROM duckdb_settings() WHERE name = $1", [name]).fetchall() != []
 
-    def execute(self, sql: str, params: Params | None = None) -> duckdb.DuckDBPyConnection:
-        """Run one plain statement on the main connection."""
+    def execute(self, sql: str, params: Params | None = None) -> None:
+        """Run one plain statement to its end on the main connection."""
         with _errors():
-            return self._main.execute(sql, self._used(sql, params))
+            # An open result would refuse the next statement, so even what nobody reads is fetched.
+            self._main.execute(sql, self._used(sql, params)).fetchall()
+
+    def rows(self, sql: str) -> list[tuple[str, ...]]:
+        """All rows of a small query."""
+        with _errors():
+            return self._main.execute(sql).fetchall()
 
     def stream(self, sql: str, rows: int, params: Params | None = None) -> Iterator[pa.RecordBatch]:
         """Batches of a query in order, at most `rows` each and at least one; closing the iterator stops the query."""
@@ -279,12 +285,23 @@ def _errors() -> Iterator[None]:
         raise ExecutionError(str(error)) from error
 
 
-_PLACE = re.compile(r"\n+LINE (\d+): (.*)\n( *)\^\s*$", re.DOTALL)
+_PLACE = re.compile(r"\n+LINE (\d+): (.*)\n( *)\^+\s*$", re.DOTALL)
+_NAMED = re.compile(r'[Cc]olumn "([^"]+)"|(?:Table|Function) with name "?([\w.]+)"? does not exist')
 
 
 def translate(error: duckdb.Error) -> DqlError:
     """A dql error that says what DuckDB said, without its decoration."""
-    text = _PLACE.sub("", str(error)).strip()
+    found = _translate(error, _PLACE.sub("", str(error)).strip())
+    if (place := _PLACE.search(str(error))) is not None:
+        line, caret = place[2], len(place[3]) - len(f"LINE {place[1]}: ")
+        cut = len(line) - len(line.removeprefix("..."))
+        found.excerpt = line.removeprefix("...").removesuffix("..."), caret - cut
+    elif (name := _NAMED.search(found.message)) is not None:
+        found.excerpt = (name[1] or name[2]).rpartition(".")[2], 0
+    return found
+
+
+def _translate(error: duckdb.Error, text: str) -> DqlError:
     kind, _, message = text.partition(" Error: ")
     message, _, rest = (message or text).partition("\n")
     hint = " ".join(rest.split()) or None

@@ -10,6 +10,7 @@ DqlError
 └── UnsupportedError      valid DQL that this version does not run
 """
 
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -19,7 +20,8 @@ _WINDOW = 100  # characters of the source line shown around the caret
 class DqlError(Exception):
     """Base of all dql errors: what went wrong, where in the text, and how to mend it.
 
-    `span` is the half-open range of characters in `text` that is to blame.
+    `span` is the half-open range of characters in `text` that is to blame. Where only a line of it is known, as from
+    another parser, `excerpt` holds that line (or a piece of it) and the place in it; `located` finds it in the text.
     """
 
     def __init__(
@@ -30,12 +32,26 @@ class DqlError(Exception):
         self.text = text
         self.span = span
         self.hint = hint
+        self.excerpt: tuple[str, int] | None = None
 
     def located(self, text: str, span: tuple[int, int] | None = None) -> "DqlError":
         """Fill in the query text (and span) where the raiser did not know them; returns self."""
         self.text = self.text if self.text is not None else text
-        self.span = self.span if self.span is not None else span
+        self.span = self.span or span or self._in_excerpt(self.text)
         return self
+
+    def _in_excerpt(self, text: str) -> tuple[int, int] | None:
+        if self.excerpt is None:
+            return None
+        line, place = self.excerpt
+        # The line may have been built around a piece of the user's text: look for less and less of it.
+        for before, after in ((place, len(line)), (16, 16), (8, 4)):
+            piece = line[max(0, place - before) : place + after]
+            if (found := re.search(rf"(?<!\w){re.escape(piece)}", text, re.IGNORECASE)) is not None:
+                start = found.start() + min(place, before)
+                word = re.match(r"\w+|.", text[start:])
+                return start, start + (word.end() if word else 1)
+        return None
 
     @property
     def line(self) -> int | None:

@@ -14,9 +14,9 @@ from dql.errors import BindError, DqlError
 from dql.grammar import ast
 from dql.grammar.parser import parse
 from dql.models.registry import Registry
+from dql.names import Names
 from dql.planner.calls import SIGNATURES
 from dql.planner.contract import SETTING_KINDS, Value
-from dql.planner.environment import Macro
 from dql.result import Result
 
 if TYPE_CHECKING:
@@ -58,8 +58,8 @@ class Session:
         self.registry = Registry(self.config.models_dir, offline=self.config.offline)
         self.settings_in_force: dict[str, Value] = {}
         self.model = self.config.model
-        self.macros: dict[str, Macro] = {}
-        self.views: dict[str, ast.Query] = {}
+        self.names = Names(self.catalog, lasting=path is not None and path != ":memory:")
+        self.names.load()
         self._runtime: Runtime | None = None
         self._running: Run | None = None
         self._cancelled = threading.Event()
@@ -115,10 +115,10 @@ class Session:
         for name, frame in (tables or {}).items():
             self.catalog.register(name, frame)
         try:
-            statements = parse(text, frozenset(self.macros), frozenset(self.views))
+            statements = parse(text, frozenset(self.names.macros), frozenset(self.names.views))
             for number in range(len(statements)):
                 # Names may have come to hold inference in an earlier statement: parse what follows anew.
-                statement = parse(text, frozenset(self.macros), frozenset(self.views))[number]
+                statement = parse(text, frozenset(self.names.macros), frozenset(self.names.views))[number]
                 self._find_frames(text[slice(*statement.span)], variables or {})
                 yield execute(statement, self, text, params or {}, progress)
         except DqlError as error:
@@ -144,7 +144,7 @@ class Session:
 
     def tables(self) -> list[TableInfo]:
         """Tables, views and frames with their columns; views with inference have none listed."""
-        views = [TableInfo(name, "view", ()) for name in self.views]
+        views = [TableInfo(name, "view", ()) for name in self.names.views]
         return [*self.catalog.tables(), *views]
 
     def settings(self) -> list[Setting]:
@@ -166,7 +166,7 @@ class Session:
         ]
         own = [
             FunctionInfo(name, f"{name}({', '.join(p.name for p in macro.params)})", "function of this session")
-            for name, macro in self.macros.items()
+            for name, macro in self.names.macros.items()
         ]
         return [*built_in, *own]
 
@@ -189,17 +189,6 @@ class Session:
             error.span = error.span or (ref.span if ref.span != (0, 0) else None)
             raise
         return ref.name
-
-    def keep(self, name: str, statement: ast.CreateView | ast.CreateFunction) -> None:
-        """Remember a view or function with inference."""
-        if isinstance(statement, ast.CreateView):
-            self.views[name] = statement.query
-        else:
-            self.macros[name] = Macro(statement.params, statement.body)
-
-    def drop(self, kind: str, name: str) -> None:
-        """Forget a view or function with inference."""
-        (self.views if kind == "VIEW" else self.macros).pop(name.lower())
 
     def forget(self, model: str) -> None:
         """Drop what is loaded of a model whose name changed its meaning."""

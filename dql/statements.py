@@ -96,8 +96,8 @@ def plan(query: ast.Query, call: Call) -> Planned:
         model=session.model,
         params=call.params,
         settings={**session.settings_in_force, **contract.pinned},
-        macros=session.macros,
-        views=session.views,
+        macros=session.names.macros,
+        views=session.names.views,
     )
     return plan_query(bind(query, env), contract, env)
 
@@ -233,14 +233,14 @@ def plain(statement: ast.PlainSql, call: Call) -> Result:
 def create_name(statement: ast.CreateView | ast.CreateFunction, call: Call) -> Result:
     """A view or function with inference: kept as a tree, expanded where it is used."""
     session, name = call.session, statement.name[-1].lower()
-    known: Mapping[str, object] = session.views if isinstance(statement, ast.CreateView) else session.macros
+    known: Mapping[str, object] = session.names.views if isinstance(statement, ast.CreateView) else session.names.macros
     if name in known and not statement.or_replace:
         if statement.if_not_exists:
             return _done("create")
         raise BindError(f"{name} exists already", span=statement.span, hint="write CREATE OR REPLACE")
     if isinstance(statement, ast.CreateView):
         plan(statement.query, call)
-    session.keep(name, statement)
+    session.names.create(statement)
     return _done("create")
 
 
@@ -266,9 +266,9 @@ def drop(statement: ast.Drop, call: Call) -> Result:
             session.forget(name)
             return _done("drop")
     elif statement.kind in ("VIEW", "FUNCTION"):
-        known = list(session.views if statement.kind == "VIEW" else session.macros)
+        known = list(session.names.views if statement.kind == "VIEW" else session.names.macros)
         if name.lower() in known:
-            session.drop(statement.kind, name)
+            session.names.drop(statement.kind, name)
             return _done("drop")
     else:
         raise UnsupportedError("adapters do not run yet", span=statement.span)
