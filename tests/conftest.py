@@ -1,0 +1,44 @@
+"""Fixtures of the whole suite, and `--complete`, which writes what the golden files should say."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.fake_session import FakeSession
+from tests.models.tiny import tiny_model
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--complete", action="store_true", help="write golden files instead of comparing with them")
+
+
+@pytest.fixture(scope="session")
+def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model's GGUF."""
+    return tiny_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture
+def session(tmp_path: Path, model_file: Path) -> Iterator[FakeSession]:
+    """A session of its own for one test, with a second model named `other`."""
+    with FakeSession(tmp_path / "home", model_file) as session:
+        session.query(f"CREATE MODEL other FROM '{model_file}'")
+        yield session
+
+
+@pytest.fixture
+def golden(request: pytest.FixtureRequest) -> "Golden":
+    return Golden(bool(request.config.getoption("--complete")))
+
+
+class Golden:
+    """Compares a text with a file; with `--complete` writes the file."""
+
+    def __init__(self, complete: bool) -> None:
+        self._complete = complete
+
+    def check(self, path: Path, text: str) -> None:
+        if self._complete:
+            path.write_text(text)
+        assert text == path.read_text()

@@ -1,0 +1,137 @@
+"""A session whose model answers by rules that a reader can follow, and that notes every prompt it was asked.
+
+The files, tokenizer, chat template and prompts are those of the tiny model; only the engine is not real:
+
+    generate    the user's message itself, "[system] " before it where there is one, cut at `stop` and `max_tokens`;
+                a model other than the session's puts its name before it, a sampled answer a number after it
+    classify    the first label that the text contains, else the last label
+    filter      whether the statement's last word occurs earlier in it: '{body} mentions refund'; asked whether a label
+                fits a text, whether the text contains it
+    score       the low end and one point more for each ! in the text, as far as the scale goes
+
+The label chosen has the probability 0.75, the others share the rest.
+"""
+
+import re
+from collections.abc import Generator, Iterable
+from hashlib import blake2b
+from math import log
+from pathlib import Path
+
+import numpy as np
+
+from dql.config import Config
+from dql.executor.engine import Engine
+from dql.executor.options import Counters
+from dql.executor.progress import Tracker
+from dql.executor.requests import Answer, Generate, Request, Score, Tokens
+from dql.executor.rows import refusal
+from dql.executor.runtime import Runtime
+from dql.models import Model
+from dql.session import Session
+
+_START, _END = 1, 2  # control ids of the tiny model: <|im_start|>, <|im_end|>
+_TEXT = re.compile(r"\n\n(?:Text|Statement|Question): (.*)\n(?:Label|Answer|Score):", re.DOTALL)
+_FITS = re.compile(r"The label '(.*?)'.* fits the text: (.*)", re.DOTALL)
+_CHOSEN = 0.75
+
+
+class FakeEngine(Engine):
+    """Answers requests in order; `asked` are the texts of all messages of each prompt."""
+
+    def __init__(self, model: Model, speaker: str) -> None:
+        self.asked: list[str] = []
+        self.counters = Counters()
+        self._model = model
+        self._speaker = speaker
+        self._draws = 0
+
+    def run(self, requests: Iterable[Request], *, max_rows: int | None = None) -> Generator[Answer]:
+        """One answer per request; those that a real engine refuses are refused."""
+        for request in requests:
+            shape = self._model.shape
+            if failure := refusal(request.tokens, request.task, shape.context_length, shape.vocab_size):
+                none = np.empty(0, np.int32), np.empty(0, np.float32)
+                yield Answer(request.id, *none, prompt_tokens=len(request.tokens), failure=failure)
+                continue
+            messages = self._messages(request.tokens)
+            self.asked.append("\n".join(messages.values()))
+            answer = self._generate if isinstance(request.task, Generate) else self._score
+            yield answer(request, messages)
+
+    def _messages(self, tokens: Tokens) -> dict[str, str]:
+        """Text by role. Only control ids part the messages, so data that spells them stays data."""
+        starts, ends = np.flatnonzero(tokens == _START), np.flatnonzero(tokens == _END)
+        assert len(starts) == len(ends) + 1, "a control token came out of data"
+        texts = self._model.tokenizer.decode_batch([tokens[a + 1 : b] for a, b in zip(starts, ends, strict=False)])
+        return dict(text.split("\n", 1) for text in texts)  # type: ignore[misc]
+
+    def _generate(self, request: Request, messages: dict[str, str]) -> Answer:
+        task = request.task
+        assert isinstance(task, Generate)
+        text = self._speaker + (f"[{messages['system']}] " if "system" in messages else "") + messages["user"]
+        if task.sampling.temperature > 0:
+            self._draws += 1
+            text += f" #{self._draws if task.sampling.seed is None else digest(f'{task.sampling.seed} {text}')}"
+        text = re.split("|".join(map(re.escape, task.stop_texts)), text, maxsplit=1)[0] if task.stop_texts else text
+        ids = self._model.tokenizer.encode_data([text])[0]
+        cut = ids[: task.max_tokens]
+        scores = np.full(len(cut), log(_CHOSEN), np.float32)
+        finish = "length" if len(ids) > len(cut) else "stop"
+        return Answer(request.id, cut, scores, finish=finish, prompt_tokens=len(request.tokens))
+
+    def _score(self, request: Request, messages: dict[str, str]) -> Answer:
+        assert isinstance(request.task, Score)
+        found = _TEXT.search(messages["user"])
+        assert found is not None, messages["user"]
+        labels = self._model.tokenizer.decode_batch([np.array(label[:-1]) for label in request.task.labels])
+        chosen = choose(found[1], labels)
+        scores = np.full(len(labels), log((1 - _CHOSEN) / (len(labels) - 1)), np.float32)
+        scores[chosen] = log(_CHOSEN)
+        return Answer(request.id, np.empty(0, np.int32), scores, prompt_tokens=len(request.tokens))
+
+
+def choose(text: str, labels: list[str]) -> int:
+    """The number of the label that fits the text."""
+    if labels == ["Yes", "No"]:
+        if fits := _FITS.fullmatch(text):
+            return 0 if fits[1] in fits[2] else 1
+        *words, last = re.findall(r"\w+", text.lower()) or [""]
+        return 0 if last in words else 1
+    if all(label.lstrip("-").isdecimal() for label in labels):
+        return min(text.count("!"), len(labels) - 1)
+    return next((i for i, label in enumerate(labels) if label in text), len(labels) - 1)
+
+
+def digest(text: str) -> int:
+    """A number below 100 that depends on the text alone."""
+    return int.from_bytes(blake2b(text.encode(), digest_size=4).digest()) % 100
+
+
+class FakeSession(Session):
+    """A session on the tiny model's file with fake engines; `asked` are the prompts of all statements so far."""
+
+    def __init__(self, home: Path, model: Path) -> None:
+        super().__init__(config=Config(home=home, model=str(model)))
+        self._fake = _FakeRuntime(self)
+
+    @property
+    def runtime(self) -> Runtime:
+        return self._fake
+
+    @property
+    def asked(self) -> list[str]:
+        return [text for engine in self._fake.engines.values() for text in engine.asked]
+
+
+class _FakeRuntime(Runtime):
+    def __init__(self, session: Session) -> None:
+        super().__init__(session.registry, session.catalog, 1)
+        self.engines: dict[str, FakeEngine] = {}
+        self._default = session.config.model
+
+    def engine(self, name: str, tracker: Tracker) -> Engine:
+        if name not in self.engines:
+            speaker = "" if name == self._default else f"{name}: "
+            self.engines[name] = FakeEngine(self.model(name, tracker), speaker)
+        return self.engines[name]
