@@ -83,6 +83,11 @@ def seconds_left(progress: "Progress") -> float | None:
     return progress.seconds / progress.rows_done * (progress.rows_total - progress.rows_done)
 
 
+def counted(number: int, noun: str) -> str:
+    """`1 row`, `1,200 rows`."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
 def duration(seconds: float) -> str:
     """`0.4 s`, `12 s`, `3 min 05 s`, `2 h 14 min`."""
     if seconds < 10:
@@ -105,12 +110,13 @@ def _since(start: "Progress", now: "Progress") -> "Progress":
 
 
 def _rows(progress: "Progress") -> str:
-    total = "" if progress.rows_total is None else f" of {progress.rows_total:,}"
-    return f"{progress.rows_done:,}{total} rows"
+    if progress.rows_total is None:
+        return counted(progress.rows_done, "row")
+    return f"{progress.rows_done:,} of {counted(progress.rows_total, 'row')}"
 
 
 def _rate(value: float) -> str:
-    return f"{value:,.0f}" if value >= 10 else f"{value:.1f}"
+    return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
 
 
 def _bar(progress: "Progress") -> str:

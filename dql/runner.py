@@ -32,7 +32,6 @@ def run_statements(
     session: "Session",
     text: str,
     params: Mapping[str, object] | None = None,
-    tables: Mapping[str, object] | None = None,
     *,
     progress: "Callable[[Progress], None] | None" = None,
     on_interrupt: Callable[[], None] = lambda: None,
@@ -49,7 +48,7 @@ def run_statements(
 
     def work() -> None:
         try:
-            statements = session.run(text, params, tables, progress=progress)
+            statements = session.run(text, params, progress=progress)
             while asked.acquire() and not dropped.is_set() and (result := next(statements, None)) is not None:
                 result.arrow()
                 results.put(result)

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from dql.progress import duration
+from dql.progress import counted, duration
 
 if TYPE_CHECKING:
     from dql.result import Result
@@ -13,8 +13,7 @@ def summary(result: "Result") -> list[str]:
     stats = result.stats()
     if not stats.calls and not stats.calls_reused:
         return []
-    parts = [f"{stats.rows:,} row{'' if stats.rows == 1 else 's'} in {duration(stats.seconds)}"]
-    parts.append(f"{stats.calls:,} call{'' if stats.calls == 1 else 's'}")
+    parts = [f"{counted(stats.rows, 'row')} in {duration(stats.seconds)}", counted(stats.calls, "call")]
     if stats.calls_reused:
         parts.append(f"{stats.calls_reused:,} reused")
     tokens = {"computed": stats.tokens_prefilled, "shared": stats.tokens_reused, "generated": stats.tokens_decoded}
@@ -22,10 +21,10 @@ def summary(result: "Result") -> list[str]:
         parts.append(f"tokens: {said}")
     lines = [" · ".join(parts)]
     if stats.cut_by_max_tokens:
-        lines.append(f"{stats.cut_by_max_tokens:,} answers cut by max_tokens")
+        lines.append(f"{counted(stats.cut_by_max_tokens, 'answer')} cut by max_tokens")
     if stats.truncated:
-        lines.append(f"{stats.truncated:,} inputs truncated to fit the context")
+        lines.append(f"{counted(stats.truncated, 'input')} truncated to fit the context")
     if stats.failed:
-        lines.append(f"{stats.failed:,} rows without an answer (NULL):")
+        lines.append(f"{counted(stats.failed, 'row')} without an answer (NULL):")
         lines += [f"  {message}" for message in stats.messages]
     return lines

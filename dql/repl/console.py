@@ -10,7 +10,7 @@ from typing import IO, TYPE_CHECKING
 
 from dql.errors import ConfigError
 from dql.printer import Style, mode_for, paged, stdout, write_result, write_table
-from dql.progress import ProgressDisplay
+from dql.progress import ProgressDisplay, counted
 from dql.repl.script import segments
 from dql.runner import run_statements
 from dql.sanitize import sanitize_cell
@@ -58,12 +58,11 @@ class Console:
         """Statements only; see run_script."""
         code, self.last_text = OK, text.strip()
         self._display = ProgressDisplay(sys.stderr, live=sys.stderr.isatty())
-        tables = {} if self.last is None else {"_": self.last.arrow()}
         progress = None if self.quiet else self._display
         started = time.monotonic()
         try:
             for result in run_statements(
-                self.session, text, params, tables, progress=progress, on_interrupt=self._say_stopping
+                self.session, text, params, progress=progress, on_interrupt=self._say_stopping
             ):
                 self._display.close()
                 self._show(result, time.monotonic() - started)
@@ -100,11 +99,12 @@ class Console:
     def _show(self, result: "Result", seconds: float) -> None:
         if result.statement_kind == "query":
             self.last = result
+            self.session.catalog.register("_", result.arrow())
         if result.columns:
             with self._place() as (stream, mode, style):
                 write_result(result, stream, style, mode)
         if result.interrupted:
-            self.say(f"interrupted; {result.arrow().num_rows:,} finished rows kept")
+            self.say(f"interrupted; {counted(result.arrow().num_rows, 'finished row')} kept")
         for line in summary(result):
             self.say(line)
         if self.timer:

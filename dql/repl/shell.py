@@ -11,6 +11,7 @@ from dql.config import Config
 from dql.errors import DqlError
 from dql.grammar import complete
 from dql.grammar.names import INFERENCE_NAMES, VERBS
+from dql.progress import counted
 from dql.repl.commands import Leave, Prefill, read_text
 from dql.repl.console import Console
 from dql.repl.history import PrivateHistory
@@ -86,7 +87,7 @@ class Shell:
         style = self._console.style
         parts = [f"model {self._console.session.model}", f"mode {style.mode or 'duckbox'}"]
         if self._console.last is not None:
-            parts.append(f"_ {self._console.last.arrow().num_rows:,} rows")
+            parts.append(f"_ {counted(self._console.last.arrow().num_rows, 'row')}")
         if self._console.file is not None:
             parts.append(f"output {self._console.file[1]}")
         return " " + " · ".join(parts)

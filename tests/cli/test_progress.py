@@ -64,7 +64,7 @@ def test_paces_count_from_the_start_of_the_stage() -> None:
     display(replace(RUNNING, rows_done=0, seconds=60.0))
     clock.now = 20.0
     display(replace(RUNNING, rows_done=40, seconds=80.0))
-    assert "2.0 rows/s" in stream.getvalue()
+    assert " 2 rows/s" in stream.getvalue()
 
 
 def test_a_label_is_data() -> None:
