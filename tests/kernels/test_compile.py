@@ -1,0 +1,30 @@
+"""Every shipped configuration compiles for Hopper: no spills, shared memory within limits, `wgmma` where claimed."""
+
+import pytest
+
+from dql.kernels.configs import CONFIGS
+from dql.kernels.language import interpreting, triton
+from tests.kernels.fake_driver import SHARED_LIMIT, hopper
+from tests.kernels.launches import LAUNCHES, WGMMA
+
+pytestmark = pytest.mark.skipif(triton is None or interpreting(), reason="needs Triton's compiler")
+
+
+def test_every_configuration_has_a_launch() -> None:
+    assert {(op, shape_class) for op, shape_class, architecture in CONFIGS if architecture} == set(LAUNCHES)
+    for op, shape_class in LAUNCHES:
+        assert (op, shape_class, 0) in CONFIGS, "the interpreter needs a row of its own"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("row", LAUNCHES, ids=lambda row: f"{row[0]} {row[1]}")
+def test_configuration_compiles_for_hopper(row: tuple[str, str]) -> None:
+    with hopper() as compiled:
+        LAUNCHES[row]()
+    assert compiled
+    for kernel in compiled:
+        assert kernel.local_bytes == 0, (kernel.kernel, kernel.constants)
+        assert kernel.shared_bytes <= SHARED_LIMIT, (kernel.kernel, kernel.constants)
+    products = [kernel for kernel in compiled if kernel.uses_tensor_cores]
+    assert all(kernel.uses_wgmma for kernel in products) or row not in WGMMA
+    assert bool(products) >= (row in WGMMA)
