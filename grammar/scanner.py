@@ -270,6 +270,8 @@ def _opens_query(tokens: Tokens, i: int) -> bool:
     if head == "(" and tokens.opens_query[i + 1]:
         # f((SELECT 1)) is a call; ((SELECT 1) + 2) an expression; ((SELECT 1) UNION …) a query
         word = upper[i - 1] if i else ""
+        if word == "CHECK" or (word == "ON" and upper[i - 2] == "DISTINCT"):
+            return False
         calls = i > 0 and tokens.is_name(i - 1) and word not in RESERVED and word not in ("EXISTS", "MATERIALIZED")
         after = tokens.match[i + 1] + 1
         return not calls and (after == tokens.match[i] or upper[after] in _AFTER_QUERY)
@@ -284,7 +286,18 @@ def _marks(tokens: Tokens, functions: frozenset[str]) -> Iterator[bool]:
         if i < last and upper[i + 1] == "(" and (word or tokens.kind[i] == "QUOTED") and tokens.kind[i] != "SYMBOL":
             yield tokens.name(i) in functions and (i == 0 or upper[i - 1] not in _DEFINES)
         else:
-            yield word in VERBS and (i == 0 or upper[i - 1] in _BEFORE_VERB) and is_verb(tokens, i)
+            if word not in VERBS:
+                yield False
+                continue
+            opens = i == 0 or upper[i - 1] in _BEFORE_VERB or _is_after_target(tokens, i)
+            yield opens and is_verb(tokens, i)
+
+
+def _is_after_target(tokens: Tokens, i: int) -> bool:
+    """`INSERT INTO schema.t` stands before token i."""
+    while i > 1 and tokens.is_name(i - 1) and tokens.upper[i - 2] == ".":
+        i -= 2
+    return i > 2 and tokens.is_name(i - 1) and tokens.upper[i - 2] == "INTO" and tokens.upper[i - 3] == "INSERT"
 
 
 def _table_marks(tokens: Tokens, tables: frozenset[str]) -> Iterator[bool]:

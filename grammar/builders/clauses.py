@@ -18,6 +18,7 @@ from dql.grammar.ast import (
     SingleModel,
     Span,
     String,
+    Subquery,
     Using,
     Word,
 )
@@ -77,6 +78,11 @@ def single_model(children: Children, span: Span) -> SingleModel:
     return SingleModel(children[0], after(children, "ADAPTER"), after(children, "DRAFT"), span=span)
 
 
+def row_model(children: Children, span: Span) -> RowModel:
+    expr = children[1] if len(children) > 1 else Subquery(children[0], span=span)
+    return RowModel(expr, span=span)
+
+
 def into(children: Children, span: Span) -> Into:
     options, columns = clause(children, "options", ()), clause(children, "partition_by", ())
     return Into(only(children, String), clause(children, "path", ()), columns, options, span=span)
@@ -100,7 +106,7 @@ CLAUSES: dict[str, Builder] = {
     "options": make_part("options", lambda c: nodes(c, Option)),
     "partition_by": make_part("partition_by", lambda c: clause(c, "names")),
     "quantity": quantity,
-    "row_model": lambda c, span: RowModel(c[1], span=span),
+    "row_model": row_model,
     "setting": lambda c, span: Setting(c[0], c[2], span=span),
     "setting_list": setting_list,
     "setting_name": setting_name,

@@ -80,6 +80,8 @@ def level(node: Node) -> int:
         return _OPERATORS.get(node.operators[0], OPERATOR)
     if isinstance(node, Cast):
         return CAST if node.kind == "::" else PRIMARY
+    if isinstance(node, Interval) and node.unit is None:
+        return level(node.value)  # as a number
     return _LEVELS.get(type(node), PRIMARY)
 
 

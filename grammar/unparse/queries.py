@@ -35,6 +35,7 @@ from dql.grammar.ast import (
     Setting,
     SettingList,
     SingleModel,
+    Subquery,
     TableFunction,
     TableRef,
     Using,
@@ -237,7 +238,7 @@ def _(node: ModelRef) -> str:
 
 @to_sql.register
 def _(node: RowModel) -> str:
-    return f"({to_sql(node.expr)})"
+    return to_sql(node.expr) if isinstance(node.expr, Subquery) else f"({to_sql(node.expr)})"
 
 
 @to_sql.register
