@@ -36,6 +36,13 @@ class Tokenizer:
         """Number of token ids, control tokens and gaps included."""
         return len(self.vocabulary.pieces)
 
+    @cached_property
+    def joins_line_ends(self) -> bool:
+        """Whether a mark and the line end after it are cut as one word, as Llama 3 and Qwen do."""
+        cut = self.vocabulary.data.pre_tokenizer
+        words = cut.pre_tokenize_str(".\nA") if cut is not None else []
+        return any(start == 0 and end >= 2 for _, (start, end) in words)
+
     def encode_data(self, texts: Sequence[str]) -> tuple[Ids, Offsets]:
         """Ids of all texts end to end (int32) and where each starts and ends (int64[len(texts) + 1]).
 

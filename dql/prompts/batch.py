@@ -72,27 +72,31 @@ def assemble(pieces: Sequence[Ids | Column], rows: int, failures: Mapping[int, R
     return TokenBatch(ids, offsets, np.stack([starts[is_slot].T, lengths[is_slot].T], axis=-1), failures)
 
 
-def truncate_middle(batch: TokenBatch, limit: int) -> tuple[TokenBatch, NDArray[np.bool_]]:
+def truncate_middle(batch: TokenBatch, limit: int, reserves: Places) -> tuple[TokenBatch, NDArray[np.bool_]]:
     """Cut prompts of more than `limit` tokens, from the middle of their longest hole, then of the next longest.
 
-    Constants are never cut, so a row whose constants alone pass the limit stays too long. Returns the batch and
-    which rows were cut, bool[rows].
+    reserves: int64[slots, 2], tokens at the start and the end of each hole that are never cut. Constants are not cut
+    either, so a row that they alone make too long stays too long. Returns the batch and which rows were cut,
+    bool[rows].
     """
+    starts, lengths = batch.slots[..., 0], batch.slots[..., 1]
     excess = np.maximum(batch.lengths - limit, 0)
-    cuts = np.zeros(batch.slots.shape[:2], np.int64)
+    room = np.maximum(lengths - reserves.sum(axis=1), 0)
+    cuts = np.zeros_like(room)
     for row in np.flatnonzero(excess):
-        for slot in np.argsort(-batch.slots[row, :, 1], kind="stable"):
-            cuts[row, slot] = min(excess[row], batch.slots[row, slot, 1])
+        for slot in np.argsort(-lengths[row], kind="stable"):
+            cuts[row, slot] = min(excess[row], room[row, slot])
             excess[row] -= cuts[row, slot]
     was_cut: NDArray[np.bool_] = np.any(cuts, axis=1)
     if not was_cut.any():
         return batch, was_cut
-    starts, lengths = batch.slots[..., 0], batch.slots[..., 1]
+    kept = lengths - cuts
+    head = np.clip((kept + 1) // 2, reserves[:, 0], np.maximum(kept - reserves[:, 1], reserves[:, 0]))
     keep = np.ones(len(batch.ids), bool)
-    keep[spread((starts + (lengths - cuts + 1) // 2).ravel(), cuts.ravel())] = False
+    keep[spread((starts + head).ravel(), cuts.ravel())] = False
     moved = np.zeros(len(batch.ids) + 1, np.int64)
     np.cumsum(keep, out=moved[1:])
-    slots = np.stack([moved[starts], lengths - cuts], axis=-1)
+    slots = np.stack([moved[starts], kept], axis=-1)
     return TokenBatch(batch.ids[keep], moved[batch.offsets], slots, batch.failures), was_cut
 
 

@@ -1,5 +1,6 @@
 """A prompt for one model: constants already token ids, holes waiting for rows."""
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -24,10 +25,11 @@ class _Control:
 
 @dataclass(frozen=True, slots=True)
 class _Slot:
-    """Where a hole's text goes, and the white space before it, which is tokenised with it."""
+    """Where a hole's text goes, and what touches it: tokenised together, words and marks keep their usual tokens."""
 
     hole: int
     lead: str
+    tail: str
 
 
 @dataclass(frozen=True)
@@ -75,13 +77,32 @@ class CompiledPrompt:
 
         Returns the batch and which rows were cut, bool[rows]. The instruction is never cut.
         """
-        return truncate_middle(batch, limit)
+        return truncate_middle(batch, limit, self._reserves)
+
+    @cached_property
+    def _reserves(self) -> NDArray[np.int64]:
+        """Tokens of each slot, int64[slots, 2], that are the template's: at its start and at its end."""
+        slots = [piece for piece in self._pieces if isinstance(piece, _Slot)]
+        _, offsets = self._tokenizer.encode_data([text for slot in slots for text in (slot.lead, slot.tail)])
+        return np.diff(offsets).reshape(-1, 2)
 
     def _column(self, slot: _Slot, holes: Sequence[Sequence[str]]) -> Column:
-        texts = holes[slot.hole]
-        return Column(*self._tokenizer.encode_data([slot.lead + text for text in texts] if slot.lead else texts))
+        lead, tail = slot.lead, slot.tail
+        return Column(*self._tokenizer.encode_data([lead + text + tail for text in holes[slot.hole]]))
 
 
+@dataclass(frozen=True, slots=True)
+class _Borders:
+    """Which of a template's characters are tokenised with a hole, before it and after it."""
+
+    lead: re.Pattern[str]
+    tail: re.Pattern[str]
+
+
+_WORDS = _Borders(re.compile(r"(?:\s+|\s*\S{1,16})\Z"), re.compile(r"\S{0,16}"))
+_LINES = _Borders(  # for vocabularies that take marks and the line ends after them together
+    re.compile(r"(?:[^\S\r\n]+|[^\S\r\n]*\S{1,16})\Z"), re.compile(r"\S{0,16}(?:[^\S\r\n]*[\r\n]+)?")
+)
 _NOT_UNICODE = RowFailure("tokenizer", "the text is not valid Unicode (it holds a lone surrogate)")
 
 
@@ -132,27 +153,47 @@ def _constants(tokenizer: Tokenizer, text: str) -> list[Part | _Control]:
 
 def _pieces(parts: Sequence[Part | _Control], tokenizer: Tokenizer) -> Iterator[Ids | _Slot]:
     """Constants tokenised in stretches as long as they go: from one hole to the next, split at control tokens."""
+    stretches = _merged(parts, " " if tokenizer.vocabulary.space_prefix else "")
+    borders = _LINES if tokenizer.joins_line_ends else _WORDS
     pending: list[Ids] = []
-    text = " " if tokenizer.vocabulary.space_prefix and parts and not isinstance(parts[0], _Control) else ""
-    for part in parts:
-        if isinstance(part, str):
-            text += part
-            continue
-        body = text if isinstance(part, _Control) else text.rstrip()
-        pending.append(tokenizer.encode_data([body])[0])
+    lead = ""
+    for at, part in enumerate(stretches):
         if isinstance(part, _Control):
             pending.append(np.array([part.id], np.int32))
+        elif isinstance(part, str):
+            rest = part[len(_tail(stretches, at, borders)) :]
+            is_before_hole = at + 1 < len(stretches) and isinstance(stretches[at + 1], int)
+            touching = borders.lead.search(rest) if is_before_hole else None
+            lead = touching[0] if touching else ""
+            pending.append(tokenizer.encode_data([rest.removesuffix(lead)])[0])
         else:
             yield from _joined(pending)
-            yield _Slot(part, text[len(body) :])
-            pending = []
-        text = ""
-    pending.append(tokenizer.encode_data([text])[0])
+            yield _Slot(part, lead, _tail(stretches, at + 1, borders))
+            pending, lead = [], ""
     yield from _joined(pending)
 
 
+def _merged(parts: Sequence[Part | _Control], start: str) -> list[Part | _Control]:
+    """The parts with neighbouring texts joined; `start` goes before a text that comes first."""
+    merged: list[Part | _Control] = []
+    for part in parts:
+        last = merged[-1] if merged else None
+        if isinstance(part, str) and isinstance(last, str):
+            merged[-1] = last + part
+        else:
+            merged.append(start + part if isinstance(part, str) and not merged else part)
+    return merged
+
+
+def _tail(stretches: Sequence[Part | _Control], at: int, borders: _Borders) -> str:
+    """The beginning of the text at `at` that is tokenised with the hole before it; empty where there is none."""
+    text = stretches[at] if at < len(stretches) else None
+    match = borders.tail.match(text) if isinstance(text, str) and at and isinstance(stretches[at - 1], int) else None
+    return match[0] if match else ""
+
+
 def _joined(ids: list[Ids]) -> Iterator[Ids]:
-    constant = np.concatenate(ids)
+    constant = np.concatenate([np.empty(0, np.int32), *ids])
     if len(constant):
         yield constant
 

@@ -152,17 +152,33 @@ def test_truncation_cuts_the_middle_of_the_longest_hole(
     columns = [["".join(chr(65 + n % 26) for n in range(row[hole])) for row in lengths] for hole in range(2)]
     batch = prompt.encode(columns)
     short, cut = prompt.truncate(batch, limit)
-    constants = batch.lengths - batch.slots[..., 1].sum(axis=1)
+    reserved = np.array([[1, 0], [1, 1]])  # the spaces before the holes, the full stop after the second
+    fixed = batch.lengths - batch.slots[..., 1].sum(axis=1)
+    constants = fixed + np.minimum(reserved.sum(axis=1), batch.slots[..., 1]).sum(axis=1)
     assert (short.lengths == np.maximum(np.minimum(batch.lengths, limit), constants)).all()
     assert (cut == (batch.lengths > short.lengths)).all()
     for row in range(len(lengths)):
         before, after = batch.slots[row], short.slots[row]
-        assert short.lengths[row] - after[:, 1].sum() == constants[row]
+        assert short.lengths[row] - after[:, 1].sum() == fixed[row]
         for slot in range(2):
             old = batch.ids[before[slot, 0] : before[slot].sum()]
             new = short.ids[after[slot, 0] : after[slot].sum()]
-            head = (len(new) + 1) // 2
+            head = min(
+                max((len(new) + 1) // 2, reserved[slot, 0]), max(len(new) - reserved[slot, 1], reserved[slot, 0])
+            )
             assert new.tolist() == [*old[:head], *old[len(old) - (len(new) - head) :]]
+
+
+def test_what_touches_a_hole_is_tokenised_with_it(chat: Model) -> None:
+    for template in (("the ", 0, "ing"), ("th", 0, ": and"), ('"', 0, '".\n\nthe'), (0, 1, " ", 2, "\t", 3)):
+        prompt = compile_prompt(chat, PromptSpec(task="generate", template=template))
+        columns = [["e", " the ", "!", "", "\n", "'t"] for _ in range(prompt.spec.num_holes)]
+        batch = prompt.encode(columns)
+        for row in range(6):
+            text = prompt.frame
+            for hole, column in enumerate(columns):
+                text = text.replace(f"{{{hole}}}", column[row])
+            assert shown(chat, batch.row(row)) == text
 
 
 def test_one_prompt_per_label(chat: Model) -> None:
