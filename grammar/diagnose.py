@@ -6,7 +6,7 @@ from difflib import get_close_matches
 from dql.errors import ParseError
 from dql.grammar.expected import expected_words, one_of
 from dql.grammar.lexer import Lexer
-from dql.grammar.names import FUNCTION_WORDS, RESERVED, words
+from dql.grammar.names import FUNCTION_WORDS, INFERENCE_NAMES, RESERVED, words
 from dql.grammar.scanner import Tokens, scan
 from dql.grammar.tables import END, Tables
 
@@ -113,9 +113,9 @@ class Diagnosis:
             return None
         before = [tokens.upper[i] for i in self._level(self.at)]
         if word in before and word not in ("FROM", "USING"):
-            return f"{word} is given twice; {_once(word)}"
+            return f"{_spelled(word)} is given twice; {_once(word)}"
         later = [clause for clause in _CLAUSES[_CLAUSES.index(word) + 1 :] if clause in before]
-        return f"{word} comes before {later[0]}" if later else None
+        return f"{_spelled(word)} comes before {_spelled(later[0])}" if later else None
 
     def _duckdb_only(self) -> str | None:
         tokens, at = self.tokens, self.at
@@ -167,11 +167,11 @@ class Diagnosis:
             if not self.lo <= place < self.hi or self.tokens.kind[place] != "WORD":
                 continue
             word = self.tokens.upper[place]
-            if word in self.tables.words and place < self.at:
+            if word in INFERENCE_NAMES or (word in self.tables.words and place < self.at):
                 continue
             for near in get_close_matches(word, known, 3, _ALIKE):
                 reached = self._reach(place, near) if near != word else -1
-                if reached > best[0]:
+                if reached > max(best[0], place + 1):  # the word and one more
                     best = reached, (place, near)
         return best[1]
 
@@ -186,6 +186,10 @@ class Diagnosis:
             return -1
         reached, _ = _follow(self.tables, repaired, 0, len(repaired.kind) - 1, self.start)
         return reached + self.lo
+
+
+def _spelled(clause: str) -> str:
+    return f"{clause} BY" if clause in ("GROUP", "ORDER") else clause
 
 
 def _once(clause: str) -> str:

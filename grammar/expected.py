@@ -6,22 +6,20 @@ from dql.grammar.names import words
 from dql.grammar.tables import END, Tables
 
 AN_EXPRESSION = "an expression"
-# What the parser waits for, by the rules it could build next; the first that fits speaks for all their terminals.
-_THINGS = (
-    (
-        ("expr", "hole", "negation", "comparison", "predicate", "operand", "sum", "product", "power", "signed"),
-        AN_EXPRESSION,
-    ),
-    (("type",), "a type"),
-    (("table", "named_table"), "a table, a file or a subquery"),
-    (("full_query", "query"), "a query"),
-    (("single_model", "model_ref"), "a model"),
-    (("bound",), "a bound or setting, as latency < 1s"),
-    (("setting_word",), "a value"),
-    (("quantity",), "a number"),
-    (("option", "explain_option"), "an option"),
-    (("parenthesized",), "a query in brackets"),
-    (("name_path", "names", "word"), "a name"),
+# What the parser waits for, by the rules it could build next. The first that fits speaks for all terminals that its
+# rules, and those after it, can begin with.
+_THINGS: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
+    (AN_EXPRESSION, ("expr", "hole", "negation", "comparison", "predicate", "operand", "sum", "power", "signed"), ()),
+    ("a type", ("type",), ()),
+    ("a table, a file or a subquery", ("table", "named_table"), ()),
+    ("a query", ("full_query", "query", "query_term"), ()),
+    ("a model", ("single_model", "model_ref"), ("row_model",)),
+    ("a bound or setting, as latency < 1s", ("bound",), ()),
+    ("a value", ("setting_word",), ("quantity", "setting_list", "string", "param")),
+    ("a number", ("quantity",), ()),
+    ("an option", ("option", "explain_option"), ()),
+    ("a query in brackets", ("parenthesized",), ()),
+    ("a name", ("name_path", "names", "word"), ()),
 )
 _TERMINALS = {
     "NAME": "a name",
@@ -44,7 +42,7 @@ _OPERATORS = words(
 )
 # A word of two uses is a part of the construct here, and no operator, where its companion is not legal.
 _COMPANIONS = {"AND": "OR", "IN": "LIKE", "BETWEEN": "LIKE"}
-_AFTER_NAME = words("DOT COLON LPAR TABLESAMPLE STRING")
+_AFTER_NAME = words("DOT COLON LPAR TABLESAMPLE STRING NAMED ASSIGN")
 _CLAUSES = words(
     "FROM WHERE GROUP HAVING WINDOW QUALIFY ORDER LIMIT OFFSET USING USING_SAMPLE WITH INTO UNION EXCEPT INTERSECT"
 )
@@ -60,9 +58,9 @@ def expected_words(tables: Tables, stack: Sequence[int]) -> list[str]:
     stack = tables.settled(stack)
     legal = set(tables.legal(stack))
     found: list[str] = []
-    for rules, phrase in _THINGS:
+    for phrase, rules, others in _THINGS:
         waiting = [rule for rule in rules if rule in tables.gotos[stack[-1]]]
-        covered = {terminal for rule in waiting for terminal in tables.firsts[rule]} & legal
+        covered = {terminal for rule in (*waiting, *others) for terminal in tables.firsts[rule]} & legal
         if waiting and covered:
             found.append(phrase)
             legal -= covered

@@ -98,7 +98,7 @@ def _is_of_catalog(tokens: Tokens, lo: int, hi: int) -> bool:
     """Statements about models and adapters, and about views and functions that hold inference."""
     head, after = tokens.upper[lo], tokens.upper[lo + 1]
     if head == "SHOW":
-        return hi == lo + 2 and after in SHOWN
+        return after in SHOWN
     if head in ("DESCRIBE", "DESC"):
         return (after == "MODEL" and hi > lo + 2) or (hi > lo + 1 and tokens.name(hi - 1) in tokens.tables)
     if head == "SUMMARIZE":

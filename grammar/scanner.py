@@ -25,6 +25,7 @@ _TOKEN = re.compile(
       |(?P<PARAM>\$\w+|\?)
       |(?P<INDEX>\#\d++)
       |(?P<NUMBER>(?:\d[\d_]*+(?:\.\d[\d_]*+|\.(?![.\w]))?|\.\d[\d_]*+)(?:[eE][+-]?\d++)?)
+      |(?P<CURLY>[‘’“”])
       |(?P<WORD>(?:[A-Za-z_]|[^\x00-\x7f])(?:[\w$]|[^\x00-\x7f\s])*+)
       |(?P<SYMBOL>->>|<=>|<->|!~~\*|!~~|~~\*|~~~|!~\*|~~|~\*|!~|->|=>|:=|::|==|<=|>=|<>|!=|\|\||//|\*\*|<<|>>|@>|<@|&&
                  |\^@|[()\[\]{},;:.+\-*/%^<>=~!@&|])""",
@@ -161,7 +162,7 @@ def _split(tokens: Tokens) -> None:
     while position < size:
         match = match_at(text, position)
         kind = match.lastgroup if match else None
-        if match is None or kind is None or kind == "OPEN":
+        if match is None or kind in (None, "OPEN", "CURLY"):
             raise _unreadable(text, position, match)
         end = match.end()
         if kind == "SPACE":
@@ -200,7 +201,7 @@ def _fold_dotted(tokens: Tokens) -> None:
 
 def _unreadable(text: str, position: int, match: "re.Match[str] | None") -> ParseError:
     character = text[position]
-    if match is not None:
+    if match is not None and match.lastgroup == "OPEN":
         hint = "close it with ' — a quote inside is doubled: 'it''s'"
         return ParseError("this string is not closed", text=text, span=(position, match.end()), hint=hint)
     if character == '"':
@@ -208,7 +209,7 @@ def _unreadable(text: str, position: int, match: "re.Match[str] | None") -> Pars
         return ParseError("this quoted name is not closed", text=text, span=(position, position + 1), hint=hint)
     hints = {
         "`": 'names are quoted with "double quotes"',
-        "‘": "strings stand in plain single quotes: 'text'",
+        **dict.fromkeys("‘’“”", "strings stand in plain single quotes: 'text'"),
         "\\": "DQL has no backslash commands; in the shell they start with a dot, as .help",
     }
     message = f"unexpected character {character!r}"
