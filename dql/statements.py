@@ -18,6 +18,7 @@ from dql.planner.contract import SETTING_KINDS, setting_kind, setting_value
 from dql.planner.environment import Environment
 from dql.planner.explain import Explanation
 from dql.planner.explain import explain as explain_plan
+from dql.planner.physical import ErrorPolicy
 from dql.planner.plan import Planned, plan_query
 from dql.planner.prompts import prompts
 from dql.planner.statistics import CallStatistics, count_calls, countable, infer_nodes
@@ -117,8 +118,6 @@ def query(query: ast.Query, call: Call) -> Result:
 
 def start(planned: Planned, call: Call) -> "Run":
     """A run of the plan that `cancel` reaches."""
-    from dql.executor.context import ErrorPolicy
-
     contract = planned.contract
     policy = ErrorPolicy(
         on_error=str(contract.setting("on_error")),
@@ -134,8 +133,6 @@ def start(planned: Planned, call: Call) -> "Run":
 
 def into(target: ast.Into, planned: Planned, call: Call) -> Result:
     """INTO: run now and write, in one step at the end, to a file or table."""
-    from dql.executor.sink import AtomicFile, file_format
-
     if target.path is None:
         return _write_table(target.table, planned, call, or_replace=True)
     path = target.path.value
@@ -148,10 +145,10 @@ def into(target: ast.Into, planned: Planned, call: Call) -> Result:
     if options:
         name = next(iter(options))
         raise BindError(f"INTO has no option {name}", span=target.span, hint="there is FORMAT")
-    kind = file_format(path, str(asked) if asked is not None else None)
+    target_file = call.session.runtime.file(path, str(asked) if asked is not None else None)
     _check_folder(path, target.span)
     run = start(planned, call)
-    with AtomicFile(path, kind) as file:
+    with target_file as file:
         file.write(run.batches())
         if run.interrupted:
             raise KeyboardInterrupt

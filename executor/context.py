@@ -12,6 +12,7 @@ from dql.executor.engine import Engine
 from dql.executor.options import Counters
 from dql.executor.progress import Tracker
 from dql.models import Model
+from dql.planner.physical import ErrorPolicy
 
 _FIRST_CALLS = 100  # a job whose first calls all fail stops
 _SHOWN = 5  # distinct messages kept per class
@@ -33,16 +34,6 @@ class Models(Protocol):
 
     def model(self, name: str) -> Model: ...
     def engine(self, name: str) -> Engine: ...
-
-
-@dataclass(frozen=True, slots=True)
-class ErrorPolicy:
-    """What a failed row does: `on_error` null, skip or fail; `limit` is a count (int) or share (float) or None."""
-
-    on_error: str = "null"
-    limit: int | float | None = None
-    on_overflow: str = "null"
-    row_timeout: float | None = None
 
 
 @dataclass

@@ -9,14 +9,15 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 
 from dql.catalog import Catalog
-from dql.executor.context import Context, ErrorPolicy, Rejected
+from dql.executor.context import Context, Rejected
 from dql.executor.engine import Engine
 from dql.executor.operators import execute
 from dql.executor.progress import Progress, Tracker
+from dql.executor.sink import AtomicFile, file_format
 from dql.models import Model
 from dql.models.fetch import PullProgress
 from dql.models.registry import Registry
-from dql.planner.physical import QueryPlan
+from dql.planner.physical import ErrorPolicy, QueryPlan
 
 _LOADED = 2  # engines kept; a third model takes the place of the one unused longest
 
@@ -122,6 +123,10 @@ class Runtime:
         tracker = Tracker(listen)
         models = _Models(self, tracker)
         return Run(plan, Context(self._catalog, models, dict(params), policy, tracker, threading.Event()))
+
+    def file(self, path: str, asked: str | None) -> AtomicFile:
+        """A file to be written in one step. Raises BindError for a format that dql does not write."""
+        return AtomicFile(path, file_format(path, asked))
 
     def model(self, name: str, tracker: Tracker) -> Model:
         """The model, pulled if need be."""

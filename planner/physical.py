@@ -85,6 +85,16 @@ class LimitExec(PhysicalPlan):
 
 
 @dataclass(frozen=True, slots=True)
+class ErrorPolicy:
+    """What a failed row does: `on_error` null, skip or fail; `limit` is a count (int) or share (float) or None."""
+
+    on_error: str = "null"
+    limit: int | float | None = None
+    on_overflow: str = "null"
+    row_timeout: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class QueryPlan:
     """A whole query: its root and its columns as the user sees them."""
 
