@@ -75,12 +75,15 @@ def _cpu(
     cosines, sines = cos[positions][:, None], sin[positions][:, None]
     half = cos.shape[1]
     for x, weight in ((q, norm.q if norm else None), (k, norm.k if norm else None)):
-        wide = x.float()
+        wide = x.float()  # x itself where it is float32: rotated in place
         if norm is not None and weight is not None:
             wide = torch.nn.functional.rms_norm(wide, (x.shape[-1],), weight.float() + norm.offset, norm.eps)
         low, high = wide[..., :half], wide[..., half : 2 * half]
-        rotated = (low * cosines - high * sines, high * cosines + low * sines, wide[..., 2 * half :])
-        x.copy_(torch.cat(rotated, dim=-1))
+        crossed = low * sines
+        low.mul_(cosines).addcmul_(high, sines, value=-1)
+        high.mul_(cosines).add_(crossed)
+        if wide is not x:
+            x.copy_(wide)
 
 
 def _store_cpu(k: torch.Tensor, v: torch.Tensor, cache: KVCache, slots: torch.Tensor) -> None:
