@@ -12,6 +12,7 @@ from dql.errors import BindError
 from dql.grammar import ast
 from dql.grammar.unparse import to_sql
 from dql.grammar.walk import children, transform, with_children
+from dql.planner.calls import is_aggregate
 from dql.planner.environment import Environment
 from dql.planner.guards import Extractor, Inference
 from dql.planner.logical import (
@@ -178,10 +179,7 @@ class Block:
         return list(dict.fromkeys(match for expr in exprs for match in _matches(expr, wanted)))
 
     def _is_aggregate(self, node: ast.Node) -> bool:
-        if not isinstance(node, ast.Call) or node.over is not None or len(node.name) > 1:
-            return False
-        name = node.name[0].lower()
-        return name in self.env.catalog.aggregates or name in ("grouping", "grouping_id")
+        return is_aggregate(node, self.env)
 
     def _grouping(self) -> tuple[ast.Expr | ast.GroupingSets, ...]:
         group_by = self.select.group_by

@@ -75,6 +75,14 @@ def is_inference(node: ast.Node, env: Environment) -> bool:
     )
 
 
+def is_aggregate(node: ast.Node, env: Environment) -> bool:
+    """Whether a call is an aggregate function over a group, not over a window."""
+    if not isinstance(node, ast.Call) or node.over is not None or len(node.name) > 1:
+        return False
+    name = node.name[0].lower()
+    return name in env.catalog.aggregates or name in ("grouping", "grouping_id")
+
+
 def bind_call(node: ast.Call, env: Environment, prepare: Callable[[ast.Expr], ast.Expr]) -> Inference:
     """Check one call. `prepare` binds the calls inside template holes. Raises BindError or UnsupportedError."""
     signature = SIGNATURES.get(node.name[-1].upper())

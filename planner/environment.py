@@ -53,6 +53,7 @@ class Environment:
     macros: Mapping[str, Macro] = field(default_factory=dict)
     views: Mapping[str, ast.Query] = field(default_factory=dict)
     ctes: tuple[ast.Cte, ...] = ()
+    recursive: bool = False
     plans: dict[str, tuple[LogicalPlan, tuple[str, ...]]] = field(default_factory=dict)
     _numbers: "count[int]" = field(default_factory=count)
 
@@ -74,5 +75,10 @@ class Environment:
     def with_model(self, model: str) -> "Environment":
         return replace(self, model=model)
 
-    def with_ctes(self, ctes: tuple[ast.Cte, ...]) -> "Environment":
-        return replace(self, ctes=(*self.ctes, *ctes))
+    def with_ctes(self, ctes: tuple[ast.Cte, ...], recursive: bool = False) -> "Environment":
+        return replace(self, ctes=(*self.ctes, *ctes), recursive=self.recursive or recursive)
+
+    def inside_view(self, name: str) -> "Environment":
+        """Where the query of a view is bound: it sees no CTEs of the query that reads it, and not itself."""
+        views = {known: query for known, query in self.views.items() if known != name}
+        return replace(self, ctes=(), recursive=False, views=views)

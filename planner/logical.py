@@ -4,7 +4,7 @@ Expressions are syntax trees whose columns are those names, so a rule may move a
 Relational text that inference does not touch stays one `Scan`, DuckDB's own SQL over the outputs of other plans.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Literal
 
@@ -279,3 +279,9 @@ def terms(predicate: ast.Expr) -> tuple[ast.Expr, ...]:
     if isinstance(predicate, ast.And):
         return tuple(t for term in predicate.terms for t in terms(term))
     return (predicate,)
+
+
+def conjunction(parts: Sequence[ast.Expr]) -> ast.Expr | None:
+    """All of the parts as one predicate; None where there are none."""
+    wrapped = tuple(part if isinstance(part, ast.Paren) else ast.Paren(part) for part in parts)
+    return None if not wrapped else wrapped[0] if len(wrapped) == 1 else ast.And(wrapped)

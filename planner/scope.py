@@ -6,7 +6,6 @@ A leaf is what only DuckDB can resolve in the user's own FROM: a column, a star,
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TypeVar
 
 from dql.catalog import behind, quote_name
 from dql.errors import BindError, DqlError, UnsupportedError, name_hint
@@ -18,9 +17,7 @@ from dql.planner.guards import has_inference
 from dql.planner.logical import Column, LogicalPlan, Scan
 from dql.planner.places import placed
 
-N = TypeVar("N", bound=ast.Node)
 Fields = tuple[ColumnInfo, ...]
-Bind = Callable[[ast.Query, Environment], tuple[LogicalPlan, Fields]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +30,13 @@ class Known(ast.Expr):
 class Scope:
     """The FROM of one block. Ask for columns while binding, then `plan()` for the Scan that yields them."""
 
-    def __init__(self, env: Environment, from_: tuple[ast.Table, ...], sample: ast.Sample | None, bind: Bind) -> None:
+    def __init__(
+        self, env: Environment, tables: tuple[ast.Table, ...], sample: ast.Sample | None, written: tuple[ast.Table, ...]
+    ) -> None:
+        """`tables` hold no inference; `written` is FROM as the user wrote it."""
         self.env = env
-        self._bind = bind
-        self.written = from_
-        tables = tuple(self.without_inference(table) for table in from_)
         self.tables = tables
+        self.written = written
         self._from = f" FROM {', '.join(to_sql(t) for t in tables)}" if tables else ""
         self._sample = f" USING SAMPLE {to_sql(sample)}" if sample else ""
         self._items: dict[ast.Node, tuple[Column, ...]] = {}
@@ -60,6 +58,14 @@ class Scope:
         except DqlError:
             return None
 
+    def can_read(self, predicate: ast.Expr) -> bool:
+        """Whether a predicate reads columns of FROM alone, no aliases of the select list."""
+        try:
+            self.describe(to_sql(predicate))
+        except DqlError:
+            return False
+        return True
+
     def describe(self, items: str) -> tuple[tuple[str, str], ...]:
         """Names and types of a select list over this FROM."""
         return tuple((f.name, f.type) for f in describe(self.env, self.sql(items)))
@@ -67,10 +73,6 @@ class Scope:
     def sql(self, items: str) -> str:
         """A query over this FROM, with the CTEs that it reads."""
         return with_ctes(self.env, f"SELECT {items}{self._from}{self._sample}")
-
-    def without_inference(self, node: N) -> N:
-        """`node` with every query that holds inference bound as a plan of its own and read as a table."""
-        return islands(node, self.env, self._bind)
 
     def leaf(self, node: ast.Expr) -> ast.Column:
         """The plan column that holds this leaf."""
@@ -160,24 +162,6 @@ class PlanScope:
         return self._alias is not None and name.lower() == self._alias.lower() and name.lower() not in self.known
 
 
-def islands(node: N, env: Environment, bind: Bind) -> N:
-    """`node` with every query below it that holds inference replaced by a table of the plan it is bound to."""
-
-    def island(query: ast.Query) -> ast.Query:
-        plan, fields = bind(query, env)
-        table = env.keep_plan(plan, tuple(f.type for f in fields))
-        named = zip(plan.columns, fields, strict=True)
-        columns = ", ".join(f"{quote_name(c.name)} AS {quote_name(f.name)}" for c, f in named)
-        return ast.Query(ast.Island(f"SELECT {columns} FROM {table}"), span=query.span)
-
-    def visit(current: ast.Node) -> ast.Node:
-        if isinstance(current, ast.Query):
-            return current if isinstance(current.body, ast.Island) and not current.ctes else island(current)
-        return with_children(current, [visit(child) for child in children(current)])
-
-    return visit(node)  # type: ignore[return-value]
-
-
 def with_ctes(env: Environment, sql: str) -> str:
     """`sql` behind the CTEs that it reads, directly or through one another."""
     if not env.ctes:
@@ -192,7 +176,7 @@ def with_ctes(env: Environment, sql: str) -> str:
                 wanted.add(key)
                 pending.append(to_sql(by_name[key].query))
     used = [to_sql(cte) for key, cte in by_name.items() if key in wanted]
-    return f"WITH {', '.join(used)} {sql}" if used else sql
+    return f"WITH {'RECURSIVE ' if env.recursive else ''}{', '.join(used)} {sql}" if used else sql
 
 
 def describe(env: Environment, sql: str) -> Fields:
