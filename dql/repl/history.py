@@ -8,7 +8,7 @@ from prompt_toolkit.history import FileHistory
 
 _SECRET = re.compile(
     r"""create\s+(?:or\s+replace\s+)?(?:persistent\s+|temporary\s+)?secret
-      |\b\w*(?:secret|passw(?:or)?d|token|api_?key|access_?key|credential)\w*\s*(?:=>?|:|\bto\b)?\s*'[^']
+      |\b\w*(?:secret|passw(?:or)?d|token|api_?key|access_?key|credential)\w*(?:\s*(?:=>?|:)\s*|\s+(?:to\s+)?)'[^']
       |://[^\s/:@']+:[^\s/@']+@
       |\b(?:hf_|sk-|gh[pousr]_|github_pat_|xox[abp]-|AKIA|AIza)[\w-]{12,}
       |-----BEGIN[ ]""",

@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import os
 import re
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from wcwidth import width
 from dql.errors import ConfigError
 from dql.render import MODES, mode_named, render
 from dql.sanitize import sanitize_cell
+from tests.conftest import Golden
 
 GOLDEN = Path(__file__).parent / "golden"
 RAW_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
@@ -90,13 +90,8 @@ def sample() -> pa.Table:
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_modes_print_their_golden_text(mode: str) -> None:
-    """Golden files; REWRITE_GOLDEN=1 writes them anew."""
-    golden = GOLDEN / f"{mode}.txt"
-    printed = text(sample(), mode)
-    if os.environ.get("REWRITE_GOLDEN"):
-        golden.write_text(printed, encoding="utf-8")
-    assert printed == golden.read_text(encoding="utf-8")
+def test_modes_print_their_golden_text(mode: str, golden: Golden) -> None:
+    golden.check(GOLDEN / f"{mode}.txt", text(sample(), mode))
 
 
 @pytest.mark.parametrize("mode", BOXES)
