@@ -62,7 +62,7 @@ def tables(grammar: str) -> dict[str, Any]:
                 shift[symbol] = number[target]
             else:
                 goto[symbol] = number[target]
-        reductions = sorted([rule, lookaheads.add(sorted(symbols))] for rule, symbols in reduce.items())
+        reductions = [[rule, lookaheads.add(sorted(symbols))] for rule, symbols in sorted(reduce.items())]
         states.append([shifts.add(_sorted(shift)), gotos.add(_sorted(goto)), reductions])
     fixed = sorted((t.pattern.value, t.name) for t in lark.terminals if t.pattern is not None)
     declared = {t.name for t in lark.terminals if t.pattern is None}

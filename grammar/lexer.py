@@ -12,7 +12,7 @@ from dql.grammar.tables import Tables
 
 MAX_TOKENS = 50_000
 _COMPARISONS = frozenset(("==", "<>", "!=", "<", ">", "<=", ">="))
-_AFTER_LIMIT = frozenset((")", "OFFSET", "USING", "WITH", "INTO", "AGAINST", ";", ""))
+_AFTER_LIMIT = frozenset((")", "OFFSET", "USING", "WITH", "INTO", "AGAINST", ";"))
 
 
 class Token:

@@ -52,10 +52,8 @@ def quote_string(value: str) -> str:
 def quote_name(name: str) -> str:
     """The name in double quotes where a bare word would be read as a keyword or not as a name at all."""
     word = name.upper()
-    bare = (
-        _PLAIN_NAME.fullmatch(name) and word not in RESERVED and word not in FUNCTION_WORDS and word not in load().words
-    )
-    return name if bare else quoted(name)
+    taken = word in RESERVED or word in FUNCTION_WORDS or word in load().ambiguous
+    return quoted(name) if taken or not is_plain(name) else name
 
 
 def quoted(name: str) -> str:

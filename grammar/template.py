@@ -117,7 +117,9 @@ def _substitute(node: Node, values: Mapping[str, Expr]) -> Node:
         taken = {name.lower() for name in bound}
         values = {name: value for name, value in values.items() if name not in taken}
     if isinstance(node, Call) and node.name[-1].upper() in INFERENCE_NAMES:
-        node = replace(node, args=tuple(_in_template(arg, values) for arg in node.args))
+        args = tuple(_in_template(arg, values) for arg in node.args)
+        if any(new is not old for new, old in zip(args, node.args, strict=True)):
+            node = replace(node, args=args)
     below = list(children(node))
     new = [_substitute(child, values) for child in below]
     return node if all(a is b for a, b in zip(below, new, strict=True)) else with_children(node, new)

@@ -125,7 +125,7 @@ class Maker:
             lambda: ast.Comparison(
                 self.expr(levels.PREDICATE),
                 self.pick(["=", "==", "<>", "!=", "<", "<=", ">", ">="]),
-                self.pick([lambda: self.expr(levels.PREDICATE), self.quantified])(),
+                self.quantified() if self.yes() else self.expr(levels.PREDICATE),
             ),
             lambda: ast.In(self.operand(), self.operand(), self.yes()),
             lambda: ast.Between(self.operand(), self.operand(), self.operand(), self.yes()),
@@ -134,7 +134,7 @@ class Maker:
         return self.pick(makers)()
 
     def quantified(self) -> ast.Quantified:
-        return ast.Quantified(self.pick(["ANY", "ALL"]), self.pick([self.inner, self.query])())
+        return ast.Quantified(self.pick(["ANY", "ALL"]), self.inner() if self.yes() else self.query())
 
     def arithmetic(self) -> ast.Expr:
         symbols, level = self.pick(
@@ -179,7 +179,7 @@ class Maker:
             lambda: ast.Cast(self.expr(), self.type(), self.pick(["CAST", "TRY_CAST"])),
             lambda: ast.Lambda(self.some(self.name, 1, 2), self.expr()),
             lambda: ast.Interval(
-                self.pick([self.string, self.number, lambda: ast.Paren(self.inner())])(),
+                ast.Paren(self.inner()) if self.yes() else self.string(),
                 self.pick([None, "DAY", "HOURS"]),
             ),
             lambda: ast.Subquery(self.query()),
@@ -205,7 +205,7 @@ class Maker:
             nulls=self.pick([None, "IGNORE", "RESPECT"]) if args else None,
             within_group=self.some(self.order_item, 0, 1),
             filter=self.maybe(self.expr),
-            over=self.maybe(self.pick([self.name, self.window])),
+            over=self.maybe(self.name) if self.yes() else self.maybe(self.window),
         )
 
     def argument(self) -> ast.Argument:
@@ -333,7 +333,8 @@ class Maker:
         )
 
     def verb_item(self, verb: str) -> ast.VerbItem:
-        value, alias = self.pick([self.string, lambda: ast.Column(("body",))])(), self.maybe(self.name)
+        value = self.string() if self.yes() else ast.Column(("body",))
+        alias = self.maybe(self.name)
         if verb == "CLASSIFY":
             return ast.VerbItem(value, labels=self.operand(), alias=alias)
         if verb == "SCORE":
