@@ -10,10 +10,10 @@ is 0 and lse −inf. Key heads are shared by group = heads / kv_heads neighbouri
 import torch
 
 from dql.kernels.attention_cpu import packed_cpu, paged_cpu, prefix_cpu
-from dql.kernels.attention_kernel import attention_kernel, base_two
+from dql.kernels.attention_kernel import attention_kernel, base_two, cache_compute_type
 from dql.kernels.configs import choose, head_class
 from dql.kernels.kv_cache import KVCache
-from dql.kernels.language import cdiv, compute_type, power_of_two, uses_triton
+from dql.kernels.language import cdiv, power_of_two, uses_triton
 from dql.kernels.layout import INTEGERS, check, check_queries
 
 State = tuple[torch.Tensor, torch.Tensor]
@@ -147,7 +147,7 @@ def _launch(
         q.stride(0), k.stride(0), v.stride(0), 0 if slots is None else slots.stride(0), kv_heads,
         factor, cap, 0 if window is None else window,
         HEAD_DIM=head_dim, GROUP=group, OWN_KEYS=key_starts is None, PAGED=slots is not None, CAUSAL=causal,
-        WINDOW=window is not None, CAPPED=softcap is not None, SCALED=scaled, COMPUTE=compute_type(q.dtype),
-        BLOCK_D=block_d, **config.options(),
+        WINDOW=window is not None, CAPPED=softcap is not None, SCALED=scaled,
+        COMPUTE=cache_compute_type(q.dtype, scaled), BLOCK_D=block_d, **config.options(),
     )  # fmt: skip
     return out, lse

@@ -5,8 +5,12 @@ once for all heads that share it. Keys lie at slot start + j (dense) or slots[ro
 base 2, log2(e) folded into the scale, so that the exponential is exp2.
 """
 
+from typing import Any
+
+import torch
+
 from dql.kernels.device import tanh
-from dql.kernels.language import Block, Pointer, Scalar, constexpr, jit, tl
+from dql.kernels.language import Block, Pointer, Scalar, compute_type, constexpr, jit, tl
 
 LOG2_E = 1.4426950408889634
 
@@ -16,15 +20,28 @@ def base_two(scale: float, softcap: float | None) -> tuple[float, float]:
     return (scale * LOG2_E, 0.0) if softcap is None else (scale / softcap, softcap * LOG2_E)
 
 
+def cache_compute_type(dtype: torch.dtype, quantised: bool) -> Any:
+    """The products' type: the queries' own, but float16 over an fp8 cache: its codes widen to it in one instruction."""
+    return compute_type(torch.float16 if quantised and dtype == torch.bfloat16 else dtype)
+
+
+@jit()
+def load_heads(at: Block, channel: Block, HEAD_DIM: constexpr, BLOCK_D: constexpr) -> Block:
+    """Keys or values [BLOCK_N, BLOCK_D], zero beyond the head's dimension."""
+    if HEAD_DIM == BLOCK_D:
+        return tl.load(at)
+    return tl.load(at, mask=(channel < HEAD_DIM)[None, :], other=0.0)
+
+
 @jit()
 def scores_of(
-    q: Block, k: Block, k_scales: Pointer, scale_at: Block, present: Block, scale: Scalar, softcap: Scalar,
+    q: Block, k: Block, k_scales: Pointer, scale_at: Block, scale: Scalar, softcap: Scalar,
     CAPPED: constexpr, SCALED: constexpr, COMPUTE: constexpr,
 ) -> Block:  # fmt: skip
     """Scores in base 2 [BLOCK_M, BLOCK_N] of q [BLOCK_M, D] over k [BLOCK_N, D]; see `base_two`."""
     scores = tl.dot(q, tl.trans(k.to(COMPUTE)), input_precision="ieee") * scale
     if SCALED:
-        scores *= tl.load(k_scales + scale_at, mask=present, other=0.0)[None, :]
+        scores *= tl.load(k_scales + scale_at)[None, :]
     if CAPPED:
         scores = softcap * tanh(scores)
     return scores
@@ -32,19 +49,31 @@ def scores_of(
 
 @jit()
 def accumulate(
-    scores: Block, v: Block, v_scales: Pointer, scale_at: Block, present: Block, out: Block, largest: Block,
+    scores: Block, v: Block, v_scales: Pointer, scale_at: Block, out: Block, largest: Block,
     total: Block, SCALED: constexpr, COMPUTE: constexpr,
 ) -> Block:  # fmt: skip
-    """One step of the online softmax: (out [BLOCK_M, D], largest, total [BLOCK_M]) with these keys added."""
+    """One step of the online softmax: (out [BLOCK_M, D], largest, total [BLOCK_M]) with these keys added.
+
+    An fp8 cache's shares carry the values' scales, near 1/448 of a value: times 256, float16 holds them well.
+    """
     raised = tl.maximum(largest, tl.max(scores, axis=1))
     floor = tl.where(raised == float("-inf"), 0.0, raised)  # no key seen yet: exp2(−inf − 0) = 0
     shares = tl.exp2(scores - floor[:, None])
     decay = tl.exp2(largest - floor)
     total = total * decay + tl.sum(shares, axis=1)
     if SCALED:
-        shares *= tl.load(v_scales + scale_at, mask=present, other=0.0)[None, :]
+        shares *= tl.load(v_scales + scale_at)[None, :] * 256
     out = tl.dot(shares.to(COMPUTE), v.to(COMPUTE), out * decay[:, None], input_precision="ieee")
     return out, raised, total
+
+
+@jit()
+def finish(out: Block, largest: Block, total: Block, SCALED: constexpr) -> Block:
+    """(out, lse) of what was accumulated; 0 and −inf where no key was seen."""
+    unseen = total == 0.0
+    safe = tl.where(unseen, 1.0, total)
+    log_sum = tl.where(unseen, float("-inf"), (largest + tl.log2(safe)) * 0.6931471805599453)
+    return out / (safe * (256 if SCALED else 1))[:, None], log_sum
 
 
 @jit()
@@ -60,18 +89,12 @@ def _span(
     for tile in range(begin, end, BLOCK_N):
         key = tile + tl.arange(0, BLOCK_N)
         present = key < length
-        slot = (start + key).to(tl.int64)
-        if PAGED:
-            slot = tl.load(slots + key, mask=present, other=0).to(tl.int64)
-        inside = present[:, None] & (channel < HEAD_DIM)[None, :]
-        if not MASKED and HEAD_DIM == BLOCK_D:
-            k = tl.load(k_base + slot[:, None] * k_stride + channel)
-            v = tl.load(v_base + slot[:, None] * v_stride + channel)
-        else:
-            k = tl.load(k_base + slot[:, None] * k_stride + channel, mask=inside, other=0.0)
-            v = tl.load(v_base + slot[:, None] * v_stride + channel, mask=inside, other=0.0)
-        at = slot * kv_heads
-        scores = scores_of(q, k, k_scales, at, present, scale, softcap, CAPPED, SCALED, COMPUTE)
+        # keys beyond the end read the row's last one, and are masked as scores: no load needs a mask for them
+        real = tl.minimum(key, length - 1) if MASKED else key
+        slot = tl.load(slots + real).to(tl.int64) if PAGED else (start + real).to(tl.int64)
+        k = load_heads(k_base + slot[:, None] * k_stride + channel[None, :], channel, HEAD_DIM, BLOCK_D)
+        v = load_heads(v_base + slot[:, None] * v_stride + channel[None, :], channel, HEAD_DIM, BLOCK_D)
+        scores = scores_of(q, k, k_scales, slot * kv_heads, scale, softcap, CAPPED, SCALED, COMPUTE)
         if MASKED:
             seen = present[None, :]
             if CAUSAL:
@@ -80,7 +103,7 @@ def _span(
                 seen = seen & (query_at[:, None] - key[None, :] < window)
             scores = tl.where(seen, scores, float("-inf"))
         out, largest, total = accumulate(
-            scores, v, v_scales, at, present, out, largest, total, SCALED, COMPUTE
+            scores, v, v_scales, slot * kv_heads, out, largest, total, SCALED, COMPUTE
         )  # fmt: skip
     return out, largest, total
 
@@ -145,9 +168,7 @@ def attention_kernel(
         k_stride, v_stride, kv_heads, scale, softcap, window, HEAD_DIM, BLOCK_N, BLOCK_D,
         PAGED, CAUSAL, WINDOW, True, CAPPED, SCALED, COMPUTE,
     )  # fmt: skip
-    state_at = token * kv_heads * GROUP + head
-    safe = tl.where(total == 0.0, 1.0, total)
-    result = (sums / safe[:, None]).to(out.dtype.element_ty)
-    tl.store(out + state_at[:, None] * HEAD_DIM + channel, result, mask=inside)
-    log_sum = tl.where(total == 0.0, float("-inf"), (largest + tl.log2(safe)) * 0.6931471805599453)
-    tl.store(lse + state_at, log_sum, mask=real)
+    out_at = token * kv_heads * GROUP + head
+    result, log_sum = finish(sums, largest, total, SCALED)
+    tl.store(out + out_at[:, None] * HEAD_DIM + channel, result.to(out.dtype.element_ty), mask=inside)
+    tl.store(lse + out_at, log_sum, mask=real)

@@ -42,7 +42,7 @@ CONFIGS: Mapping[tuple[str, str, int], Config] = {
     **_rows("merge_states", 0, {"any": Config({"BLOCK": 4})}),
     **_rows("merge_states", 90, {"any": Config({"BLOCK": 16})}),
     **_rows("rope", 0, {"any": Config({"HEADS": 2})}),
-    **_rows("rope", 90, {"any": Config({"HEADS": 8})}),
+    **_rows("rope", 90, {"any": Config({"HEADS": 8}, num_warps=2)}),
     **_rows(
         "attention",
         0,
@@ -125,7 +125,7 @@ CONFIGS: Mapping[tuple[str, str, int], Config] = {
         },
     ),
     **_rows("int4_linear", 0, {"any": Config({"BLOCK_N": 16})}),
-    **_rows("int4_linear", 90, {"any": Config({"BLOCK_N": 64}, num_warps=4, num_stages=4)}),
+    **_rows("int4_linear", 90, {"any": Config({"BLOCK_N": 128}, num_warps=4, num_stages=4)}),
     **_rows("join_parts", 0, {"any": Config({"BLOCK": 32})}),
     **_rows("join_parts", 90, {"any": Config({"BLOCK": 512})}),
     **_rows("lora_shrink", 0, {"any": Config({"BLOCK_M": 16, "BLOCK_K": 16})}),

@@ -7,10 +7,10 @@ keys_per_split keys to (out, lse); a second kernel joins the stretches by log-su
 import torch
 
 from dql.kernels.attention_cpu import attend_rows
-from dql.kernels.attention_kernel import accumulate, base_two, scores_of
+from dql.kernels.attention_kernel import accumulate, base_two, cache_compute_type, finish, load_heads, scores_of
 from dql.kernels.configs import Config, choose, head_class, processors
 from dql.kernels.kv_cache import KVCache
-from dql.kernels.language import Pointer, Scalar, cdiv, compute_type, constexpr, jit, power_of_two, tl, uses_triton
+from dql.kernels.language import Pointer, Scalar, cdiv, constexpr, jit, power_of_two, tl, uses_triton
 from dql.kernels.layout import INTEGERS, check, check_queries
 
 MAX_SPLITS = 32
@@ -93,7 +93,7 @@ def _triton(
         q if cache.v_scales is None else cache.v_scales, parts, part_lse, slots, key_lengths,
         q.stride(0), slots.stride(0), rows, kv_heads, factor, cap, 0 if window is None else window, stretch,
         HEAD_DIM=head_dim, GROUP=heads // kv_heads, WINDOW=window is not None, CAPPED=softcap is not None,
-        SCALED=cache.k_scales is not None, COMPUTE=compute_type(q.dtype),
+        SCALED=cache.k_scales is not None, COMPUTE=cache_compute_type(q.dtype, cache.k_scales is not None),
         BLOCK_M=max(16, power_of_two(heads // kv_heads)), BLOCK_D=block_d, **config.options(),
     )  # fmt: skip
     if single:
@@ -139,19 +139,17 @@ def _kernel(
     for tile in range(begin, end, BLOCK_N):
         key = tile + tl.arange(0, BLOCK_N)
         present = key < end
-        slot = tl.load(slots + row * slots_stride + key, mask=present, other=0).to(tl.int64)
+        # keys beyond the end read the stretch's last one, and are masked as scores: no load needs a mask for them
+        slot = tl.load(slots + row * slots_stride + tl.minimum(key, end - 1)).to(tl.int64)
         at = slot * kv_heads + kv_head
-        wanted = present[:, None] & (channel < HEAD_DIM)[None, :]
-        keys = tl.load(k + at[:, None] * HEAD_DIM + channel, mask=wanted, other=0.0)
-        values = tl.load(v + at[:, None] * HEAD_DIM + channel, mask=wanted, other=0.0)
-        scores = scores_of(query, keys, k_scales, at, present, scale, softcap, CAPPED, SCALED, COMPUTE)
+        keys = load_heads(k + at[:, None] * HEAD_DIM + channel[None, :], channel, HEAD_DIM, BLOCK_D)
+        values = load_heads(v + at[:, None] * HEAD_DIM + channel[None, :], channel, HEAD_DIM, BLOCK_D)
+        scores = scores_of(query, keys, k_scales, at, scale, softcap, CAPPED, SCALED, COMPUTE)
         scores = tl.where(present[None, :], scores, float("-inf"))
-        out, largest, total = accumulate(scores, values, v_scales, at, present, out, largest, total, SCALED, COMPUTE)
+        out, largest, total = accumulate(scores, values, v_scales, at, out, largest, total, SCALED, COMPUTE)
     state = (split * rows + row) * kv_heads * GROUP + head
-    safe = tl.where(total == 0.0, 1.0, total)
-    result = (out / safe[:, None]).to(parts.dtype.element_ty)
-    tl.store(parts + state[:, None] * HEAD_DIM + channel, result, mask=inside)
-    log_sum = tl.where(total == 0.0, float("-inf"), (largest + tl.log2(safe)) * 0.6931471805599453)
+    result, log_sum = finish(out, largest, total, SCALED)
+    tl.store(parts + state[:, None] * HEAD_DIM + channel, result.to(parts.dtype.element_ty), mask=inside)
     tl.store(part_lse + state, log_sum, mask=real)
 
 

@@ -49,16 +49,17 @@ def _triton(x: torch.Tensor, weight: Int4Weight) -> torch.Tensor:
 
 
 @jit()
-def _codes(word: Block, PLANE: constexpr) -> Block:
-    """The codes of one nibble plane as float32.
+def _plane(word: Block, x: Block, products: Block, PLANE: constexpr, COMPUTE: constexpr) -> Block:
+    """products + 2⁻²² · 16^(PLANE mod 5) · the codes of a nibble plane [BLOCK_N, 16] · their inputs [BLOCK_M, 16].
 
-    They are set into the fraction of 2²³, without a shift for the first five planes, whose power of 16 is divided out
-    after the 2²³ is taken off: shifts and conversions are what would bind otherwise.
+    A code is read where it lies: as the low bits of a float32 it is the subnormal code · 16^place · 2⁻¹⁴⁹, which one
+    exact product lifts to normal numbers. Shifts (none for five planes of eight) and conversions would bind otherwise.
     """
     PLACE: tl.constexpr = PLANE % 5
     shifted = word >> (4 * (PLANE - PLACE)) if PLANE != PLACE else word
-    lifted = ((shifted & (15 << (4 * PLACE))) | 0x4B000000).to(tl.float32, bitcast=True)
-    return (lifted - 8388608.0) * (1.0 / 16**PLACE)
+    codes = (shifted & (15 << (4 * PLACE))).to(tl.float32, bitcast=True) * 1.7014118346046923e38
+    inputs = tl.load(x + PLANE * 16).to(COMPUTE)
+    return tl.dot(codes.to(COMPUTE), tl.trans(inputs), products, input_precision="ieee")
 
 
 @jit(do_not_specialize=["rows", "groups", "stretch"])
@@ -80,14 +81,18 @@ def _kernel(
     total = tl.zeros((BLOCK_N, BLOCK_M), tl.float32)
     for _ in range(begin, tl.minimum(begin + stretch, groups)):
         word = tl.load(words)
-        products = tl.zeros((BLOCK_N, BLOCK_M), tl.float32)
+        zero = tl.zeros((BLOCK_N, BLOCK_M), tl.float32)
+        first = _plane(word, x, _plane(word, x, zero, 0, COMPUTE), 5, COMPUTE)
+        second = _plane(word, x, _plane(word, x, zero, 1, COMPUTE), 6, COMPUTE)
+        third = _plane(word, x, _plane(word, x, zero, 2, COMPUTE), 7, COMPUTE)
+        fourth = _plane(word, x, zero, 3, COMPUTE)
+        fifth = _plane(word, x, zero, 4, COMPUTE)
+        products = first + second * 0.0625 + third * 0.00390625 + fourth * 0.000244140625 + fifth * 1.52587890625e-05
         sums = tl.zeros((BLOCK_M, 16), tl.float32)
         for plane in tl.static_range(8):
-            inputs = tl.load(x + plane * 16).to(COMPUTE)
-            sums += inputs.to(tl.float32)
-            codes = _codes(word, plane).to(COMPUTE)
-            products = tl.dot(codes, tl.trans(inputs), products, input_precision="ieee")
-        total += products * tl.load(scales)[:, None] + tl.load(minimums)[:, None] * tl.sum(sums, axis=1)[None, :]
+            sums += tl.load(x + plane * 16).to(tl.float32)
+        total += products * (tl.load(scales) * 4194304.0)[:, None]
+        total += tl.load(minimums)[:, None] * tl.sum(sums, axis=1)[None, :]
         words += outputs * 16
         scales += outputs
         minimums += outputs

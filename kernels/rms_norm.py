@@ -66,7 +66,7 @@ def _cpu(x: torch.Tensor, weight: torch.Tensor, eps: float, offset: float) -> to
     wide = x.float()
     gain = weight.float() + offset if offset else weight.float()
     # torch's own rms_norm squares into a tensor as large as x; the vector norm reads x once
-    norms = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
+    norms: torch.Tensor = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
     return (wide * norms.square_().mul_(1 / x.shape[1]).add_(eps).rsqrt_()).mul_(gain)
 
 

@@ -123,14 +123,15 @@ def _triton(
             logits, words, rows.temperature, rows.top_k, rows.top_p, rows.min_p, threshold,
             vocabulary, cdiv(vocabulary, 32), MASKED=masked, **choose("sample_threshold", "any").options(),
         )  # fmt: skip
-    splits = max(1, min(cdiv(2 * processors(), max(1, count)), cdiv(vocabulary, config.blocks["BLOCK"])))
+    blocks = cdiv(vocabulary, config.blocks["BLOCK"])
+    splits = max(1, min(cdiv(2 * processors(), max(1, count)), blocks))
     best, largest, total = (torch.empty((splits, count), device=device) for _ in range(3))
     winner = torch.empty((splits, count), dtype=torch.int32, device=device)
     draw_kernel[(count, splits)](
         logits, words, *(
             (rows.temperature, rows.seeds, rows.steps) if rows is not None else (logits, logits, logits)
         ), threshold, best, winner, largest, total, vocabulary, cdiv(vocabulary, 32), count,
-        cdiv(cdiv(vocabulary, config.blocks["BLOCK"]), splits) * config.blocks["BLOCK"],
+        cdiv(blocks, splits),
         MASKED=masked, GREEDY=rows is None, **config.options(),
     )  # fmt: skip
     tokens = torch.empty(count, dtype=torch.int64, device=device)

@@ -69,11 +69,8 @@ def threshold_kernel(
         wanted = k.to(tl.float32)
         for phase in range(3):  # the k-th key; the mass at or above it; the key at which a share p of that is reached
             weighing = phase == 1
-            passes = tl.where(weighing, 1, 16)
-            if phase == 0:
-                passes = tl.where((k > 0) & (k < vocabulary), passes, 0)
-            else:
-                passes = tl.where(p < 1, passes, 0)
+            wished = ((phase == 0) & (k > 0) & (k < vocabulary)) | ((phase > 0) & (p < 1))
+            passes = tl.where(wished, tl.where(weighing, 1, 16), 0)
             key = tl.where(weighing, low, 0)
             unit = tl.where(weighing, 0, 1 << 30).to(tl.uint32)
             mass = 0.0
@@ -94,14 +91,14 @@ def threshold_kernel(
     tl.store(threshold + row, edge)
 
 
-@jit(do_not_specialize=["rows", "stretch"])
+@jit(do_not_specialize=["rows", "blocks"])
 def draw_kernel(
     logits: Pointer, words: Pointer, temperatures: Pointer, seeds: Pointer, steps: Pointer, threshold: Pointer,
     best: Pointer, winner: Pointer, largest: Pointer, total: Pointer,
-    vocabulary: Scalar, width: Scalar, rows: Scalar, stretch: Scalar,
+    vocabulary: Scalar, width: Scalar, rows: Scalar, blocks: Scalar,
     MASKED: constexpr, GREEDY: constexpr, BLOCK: constexpr,
 ) -> None:  # fmt: skip
-    """One stretch of one row: its best token and score, and the running log-sum-exp of the raw logits."""
+    """`blocks` blocks of one row: their best token and score, and the running log-sum-exp of the raw logits."""
     row, split = tl.program_id(0).to(tl.int64), tl.program_id(1)
     temperature, edge, seed, step, hot = 0.0, 0.0, 0, 0, False
     if not GREEDY:
@@ -112,7 +109,8 @@ def draw_kernel(
     chosen = tl.zeros((BLOCK,), tl.int32)
     peak = tl.full((BLOCK,), float("-inf"), tl.float32)
     sums = tl.zeros((BLOCK,), tl.float32)
-    for start in range(split * stretch, tl.minimum(split * stretch + stretch, vocabulary), BLOCK):
+    begin = split * blocks * BLOCK
+    for start in range(begin, tl.minimum(begin + blocks * BLOCK, vocabulary), BLOCK):
         token = start + tl.arange(0, BLOCK)
         raw, value = _allowed_logits(logits, words, row, token, vocabulary, width, MASKED)
         raised = tl.maximum(peak, raw)

@@ -7,6 +7,8 @@ from dql.kernels.configs import CONFIGS
 from tests.kernels.fake_driver import Compiled, hopper
 from tests.kernels.launches import LAUNCHES
 
+KERNELS = {"join_splits": ".join", "sample_finish": ".finish", "rms_norm": "rms_norm"}  # rows without block sizes
+
 
 def extent(values: list[int]) -> str:
     low, high = min(values), max(values)
@@ -16,7 +18,10 @@ def extent(values: list[int]) -> str:
 def row(op: str, shape_class: str, compiled: list[Compiled]) -> str:
     config = CONFIGS[op, shape_class, 90]
     blocks = " ".join(f"{name.removeprefix('BLOCK_').lower()}={size}" for name, size in config.blocks.items())
-    mine = [kernel for kernel in compiled if config.blocks.items() <= kernel.constants.items()]
+    name = KERNELS.get(op, "")
+    mine = [
+        kernel for kernel in compiled if name in kernel.kernel and config.blocks.items() <= kernel.constants.items()
+    ]
     products = {"wgmma" if kernel.uses_wgmma else "mma" for kernel in mine if kernel.uses_tensor_cores}
     return (
         f"| {op} | {shape_class} | {blocks} | {config.num_warps} | {config.num_stages} | {len(mine)} "
