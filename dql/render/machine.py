@@ -6,7 +6,6 @@ import json
 import re
 from collections.abc import Iterator
 
-import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 from wcwidth import width
@@ -27,9 +26,8 @@ def csv_lines(sheet: Sheet) -> Iterator[str]:
     csv.writer(header, lineterminator="").writerow([sanitize_cell(n, keep="\n\t") for n in sheet.table.column_names])
     yield header.getvalue()
     for block in _blocks(sheet.table):
-        columns = [rewrite(c, CONTROL, _keep_white_space) for c in text_columns(block).columns]
-        frame = pl.DataFrame({f"c{i}": pl.from_arrow(column) for i, column in enumerate(columns)})
-        yield frame.write_csv(include_header=False, null_value=sheet.null, quote_style="necessary").removesuffix("\n")
+        columns = [_csv_cells(rewrite(c, CONTROL, _keep_white_space), sheet.null) for c in text_columns(block).columns]
+        yield "\n".join(pc.binary_join_element_wise(*columns, ",").to_pylist())
 
 
 def tabs(sheet: Sheet) -> Iterator[str]:
@@ -79,6 +77,13 @@ def _separated(sheet: Sheet, separator: str) -> Iterator[str]:
     yield separator.join(sanitize_cell(name) for name in sheet.table.column_names)
     for block in _blocks(sheet.table):
         yield "\n".join(separator.join(row) for row in string_rows(block, sheet.null))
+
+
+def _csv_cells(column: pa.ChunkedArray, null: str) -> pa.ChunkedArray:
+    """Cells in quotes where they need them: also those that would read as NULL."""
+    needs = pc.or_(pc.match_substring_regex(column, '[",\r\n]'), pc.equal(column, null))
+    quoted = pc.binary_join_element_wise('"', pc.replace_substring(column, '"', '""'), '"', "")
+    return pc.fill_null(pc.if_else(needs, quoted, column), null)
 
 
 def _keep_white_space(text: str) -> str:

@@ -67,6 +67,7 @@ def test_terminal_payloads_come_out_escaped(mode: str) -> None:
         assert not RAW_CONTROL.search(out)
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_sanitised_text_is_printable_and_clean_text_is_unchanged(value: str) -> None:
     clean = sanitize_cell(value)
@@ -102,7 +103,7 @@ def test_lines_of_a_box_are_equally_wide(mode: str) -> None:
     assert len({width(line, control_codes="ignore") for line in lines}) == 1
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(columns=st.integers(1, 30), limit=st.integers(30, 200), size=st.integers(1, 300))
 def test_duckbox_keeps_to_the_width_it_is_given(columns: int, limit: int, size: int) -> None:
     table = pa.table([["x" * (size * (i % 3))] for i in range(columns)], names=[f"c{i}" for i in range(columns)])

@@ -1,7 +1,7 @@
 """What is offered at the cursor: by clause, never inside plain strings and comments."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dql.grammar import complete as grammar
@@ -97,6 +97,7 @@ def test_a_candidate_replaces_what_was_typed() -> None:
     assert (candidate.text, candidate.replaces, candidate.detail) == ("tickets", 4, "3 columns")
 
 
+@settings(deadline=None)
 @given(st.text(alphabet=st.sampled_from("aS '\"$-/*;\n.{}(),|e"), max_size=40))
 def test_no_text_breaks_completion(text: str) -> None:
     before, _, after = text.partition("|")

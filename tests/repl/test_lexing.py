@@ -3,7 +3,7 @@
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dql.repl.lexing import is_complete, pieces
@@ -37,6 +37,7 @@ def test_one_piece(text: str, kind: str, closed: bool) -> None:
     assert kinds(text) == [(kind, text, closed)]
 
 
+@settings(deadline=None)
 @given(st.text(alphabet=st.sampled_from("ab1 '\"$-/*;\n.\\e{}é")))
 def test_pieces_cover_all_but_white_space(text: str) -> None:
     seen = list(pieces(text))
