@@ -10,7 +10,8 @@ if TYPE_CHECKING:
     import pandas as pd
     import polars as pl
 
-    from dql.executor.runtime import Run, Stats
+    from dql.executor.runtime import Run
+    from dql.executor.stats import Stats
 
 _PREVIEW_ROWS = 40
 
@@ -91,7 +92,7 @@ class Result:
 
     def stats(self) -> "Stats":
         """Counts of the run: rows, NULLs, failures, tokens, seconds."""
-        from dql.executor.runtime import Stats
+        from dql.executor.stats import Stats
 
         self.arrow()
         return self._outcome.run.stats() if self._outcome.run is not None else Stats(rows=len(self))

@@ -14,30 +14,13 @@ from dql.executor.engine import Engine
 from dql.executor.operators import execute
 from dql.executor.progress import Progress, Tracker
 from dql.executor.sink import AtomicFile, file_format
+from dql.executor.stats import Stats
 from dql.models import Model
 from dql.models.fetch import PullProgress
 from dql.models.registry import Registry
 from dql.planner.physical import ErrorPolicy, QueryPlan
 
 _LOADED = 2  # engines kept; a third model takes the place of the one unused longest
-
-
-@dataclass(frozen=True, slots=True)
-class Stats:
-    """What one run did. Tokens: `prefilled` were computed, `reused` shared with other rows, `decoded` generated."""
-
-    rows: int = 0
-    nulls: int = 0
-    failed: int = 0
-    calls: int = 0
-    calls_reused: int = 0
-    truncated: int = 0
-    cut_by_max_tokens: int = 0
-    tokens_prefilled: int = 0
-    tokens_reused: int = 0
-    tokens_decoded: int = 0
-    seconds: float = 0.0
-    messages: tuple[str, ...] = ()
 
 
 @dataclass

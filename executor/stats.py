@@ -1,0 +1,21 @@
+"""Counts of one run, as `Result.stats()` gives them; apart from the runtime, so that reading them loads no torch."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """What one run did. Tokens: `prefilled` were computed, `reused` shared with other rows, `decoded` generated."""
+
+    rows: int = 0
+    nulls: int = 0
+    failed: int = 0
+    calls: int = 0
+    calls_reused: int = 0
+    truncated: int = 0
+    cut_by_max_tokens: int = 0
+    tokens_prefilled: int = 0
+    tokens_reused: int = 0
+    tokens_decoded: int = 0
+    seconds: float = 0.0
+    messages: tuple[str, ...] = ()
