@@ -1,7 +1,5 @@
 """Every shipped configuration compiles for Hopper: no spills, shared memory within limits, `wgmma` where claimed."""
 
-import re
-
 import pytest
 
 from dql.kernels.configs import CONFIGS
@@ -27,7 +25,7 @@ def test_configuration_compiles_for_hopper(row: tuple[str, str]) -> None:
     for kernel in compiled:
         assert kernel.local_bytes == 0, (kernel.kernel, kernel.constants)
         assert kernel.shared_bytes <= SHARED_LIMIT, (kernel.kernel, kernel.constants)
-        assert not re.search(r"(mul|fma)\.\S*ftz", kernel.ptx), "int4 codes pass through subnormal numbers"
+        assert row[0] != "int4_linear" or ".ftz" not in kernel.ptx, "its codes pass through subnormal numbers"
     products = [kernel for kernel in compiled if kernel.uses_tensor_cores]
     assert all(kernel.uses_wgmma for kernel in products) or row not in WGMMA
     assert bool(products) >= (row in WGMMA)
