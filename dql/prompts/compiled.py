@@ -103,32 +103,27 @@ _WORDS = _Borders(re.compile(r"(?:\s+|\s*\S{1,16})\Z"), re.compile(r"\S{0,16}"))
 _LINES = _Borders(  # for vocabularies that take marks and the line ends after them together
     re.compile(r"(?:[^\S\r\n]+|[^\S\r\n]*\S{1,16})\Z"), re.compile(r"\S{0,16}(?:[^\S\r\n]*[\r\n]+)?")
 )
+# Smaller chat models judge a running text better than they follow a chat turn (docs/decisions/prompt-frames.md).
+_FOLLOWS_CHAT = 1_000_000_000  # parameters
 _NOT_UNICODE = RowFailure("tokenizer", "the text is not valid Unicode (it holds a lone surrogate)")
 
 
 def compile_prompt(model: Model, spec: PromptSpec) -> CompiledPrompt:
     """Compile one call for one model. Raises BindError if the model cannot do the task, ConfigError for its files."""
-    if model.is_encoder:
-        raise BindError(f"{model.name} is an embedding model; it cannot {spec.task}")
+    if model.is_encoder != (spec.task == "embed"):
+        kind = "an embedding model" if model.is_encoder else "no embedding model"
+        raise BindError(f"{model.name} is {kind}; it cannot {spec.task}")
     tokenizer = model.tokenizer
-    template = model.chat_template
-    if template is None:
-        parts: list[Part | _Control] = list(plain_frame(spec))
-        end, lead = _newline(tokenizer), " "
-    else:
-        turns = chat_frame(spec)
-        parts = []
-        for part in template.parts([turn.role for turn in turns]):
-            parts += turns[part].content if isinstance(part, int) else _constants(tokenizer, part)
-        end, lead = (_end_of_turn(model),), ""
-    bos = tokenizer.bos_id
+    framed = _framed(model, spec)
+    parts, bos = framed.parts, tokenizer.bos_id
     if tokenizer.vocabulary.add_bos and bos is not None and parts[:1] != [_Control(bos)]:
-        parts.insert(0, _Control(bos))
-    labels, offsets = tokenizer.encode_data([lead + answer for answer in spec.answers])
+        parts = [_Control(bos), *parts]
+    answers, offsets = tokenizer.encode_data([framed.lead + answer for answer in spec.answers])
+    rows = np.split(answers, offsets[1:-1]) if spec.answers else []
     return CompiledPrompt(
         spec=spec,
         frame="".join(_shown(part, tokenizer) for part in parts),
-        label_ids=tuple((*ids.tolist(), *end) for ids in np.split(labels, offsets[1:-1])) if spec.answers else (),
+        label_ids=tuple((*ids.tolist(), *framed.end) for ids in rows),
         stop_ids=tokenizer.eos_ids,
         _pieces=tuple(_pieces(parts, tokenizer)),
         _tokenizer=tokenizer,
@@ -145,6 +140,29 @@ def compile_multi_label(model: Model, spec: PromptSpec) -> tuple[CompiledPrompt,
         asked = replace(spec, task="filter", template=statement, bare=False, labels=(), descriptions=(), examples=())
         prompts.append(compile_prompt(model, asked))
     return tuple(prompts)
+
+
+@dataclass(frozen=True, slots=True)
+class _Framed:
+    """A prompt as parts, and how its answer is written: what goes before an answer, and the ids that end it."""
+
+    parts: list[Part | _Control]
+    lead: str = ""
+    end: tuple[int, ...] = ()
+
+
+def _framed(model: Model, spec: PromptSpec) -> _Framed:
+    tokenizer, template = model.tokenizer, model.chat_template
+    if spec.task == "embed":
+        prefix, suffix = tokenizer.vocabulary.prefix, tokenizer.vocabulary.suffix
+        return _Framed([*map(_Control, prefix), *spec.template, *map(_Control, suffix)])
+    if template is None or (spec.task != "generate" and model.shape.parameters < _FOLLOWS_CHAT):
+        return _Framed([*plain_frame(spec)], " ", _newline(tokenizer))
+    turns = chat_frame(spec)
+    parts: list[Part | _Control] = []
+    for part in template.parts([turn.role for turn in turns]):
+        parts += turns[part].content if isinstance(part, int) else _constants(tokenizer, part)
+    return _Framed(parts, "", (_end_of_turn(model),))
 
 
 def _constants(tokenizer: Tokenizer, text: str) -> list[Part | _Control]:

@@ -5,7 +5,7 @@ from typing import Literal
 
 from dql.errors import BindError
 
-Task = Literal["generate", "classify", "filter", "score"]
+Task = Literal["generate", "classify", "filter", "score", "embed"]
 Part = str | int  # literal text, or the number of a hole
 
 YES, NO = "Yes", "No"

@@ -35,15 +35,21 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Model:
     return open_model(tiny_model(tmp_path_factory.mktemp("base"), chat=False), name="base", uri="base")
 
 
+@pytest.fixture(scope="module")
+def large(chat: Model) -> Model:
+    """The chat model, said to be large enough to follow a chat turn when it judges."""
+    return replace(chat, shape=replace(chat.shape, num_layers=16, intermediate_size=1 << 20))
+
+
 def shown(model: Model, ids: np.ndarray) -> str:
     """Ids as text with control tokens written out."""
     return b"".join(model.tokenizer.token_bytes[id] for id in ids.tolist()).decode()
 
 
 @pytest.mark.parametrize("task", SPECS)
-@pytest.mark.parametrize("kind", ["chat", "base"])
-def test_tokens_spell_the_frame(chat: Model, base: Model, kind: str, task: str) -> None:
-    model = chat if kind == "chat" else base
+@pytest.mark.parametrize("kind", ["chat", "base", "large"])
+def test_tokens_spell_the_frame(chat: Model, base: Model, large: Model, kind: str, task: str) -> None:
+    model = {"chat": chat, "base": base, "large": large}[kind]
     prompt = compile_prompt(model, SPECS[task])
     columns = [[f"text {hole} of row {row}" for row in range(3)] for hole in range(prompt.spec.num_holes)]
     batch = prompt.encode(columns)
@@ -56,7 +62,7 @@ def test_tokens_spell_the_frame(chat: Model, base: Model, kind: str, task: str) 
     assert len({batch.row(row)[:shared].tobytes() for row in range(3)}) == 1
 
 
-def test_frames(chat: Model, base: Model) -> None:
+def test_frames(chat: Model, base: Model, large: Model) -> None:
     assert compile_prompt(chat, replace(GENERATE, system="Be brief.")).frame == (
         "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nSay it again: {0}\nand {1}.<|im_end|>\n"
         "<|im_start|>assistant\n"
@@ -65,18 +71,20 @@ def test_frames(chat: Model, base: Model) -> None:
     described = replace(
         CLASSIFY, descriptions=("it is so", None), instruction="Read with care.", examples=(("q", "yes"),)
     )
-    for model in (chat, base):
+    for model in (chat, base, large):
         frame = compile_prompt(model, described).frame
         assert all(words in frame for words in ("yes", "no way", "it is so", "Read with care.", "q"))
         assert frame.index("Read with care.") < frame.index("it is so") < frame.index("{0}")
+        assert ("<|im_start|>assistant" in frame) == (model is large), "small models judge in running text"
 
 
-def test_labels_are_what_the_model_would_emit(chat: Model, base: Model) -> None:
-    for model in (chat, base):
+def test_labels_are_what_the_model_would_emit(chat: Model, base: Model, large: Model) -> None:
+    for model in (chat, base, large):
         prompt = compile_prompt(model, CLASSIFY)
         texts = model.tokenizer.decode_batch(prompt.label_ids)
         assert [text.strip() for text in texts] == ["yes", "no way"]
-        assert len({ids[-1] for ids in prompt.label_ids}) == 1, "all end with the same mark"
+        ends = {model.tokenizer.token_bytes[ids[-1]] for ids in prompt.label_ids}
+        assert ends == ({b"<|im_end|>"} if model is large else {b"\n"})
     assert [text.strip() for text in chat.tokenizer.decode_batch(compile_prompt(chat, SCORE).label_ids)] == list(
         "12345"
     )
@@ -181,6 +189,17 @@ def test_what_touches_a_hole_is_tokenised_with_it(chat: Model) -> None:
             assert shown(chat, batch.row(row)) == text
 
 
+def test_an_embedding_model_embeds_and_does_no_more(chat: Model) -> None:
+    spec = PromptSpec(task="embed", template=(0,), bare=True)
+    encoder = replace(chat, shape=replace(chat.shape, causal=False))
+    assert compile_prompt(encoder, spec).frame == "{0}"
+    with pytest.raises(BindError, match="no embedding model; it cannot embed"):
+        compile_prompt(chat, spec)
+    for task in SPECS.values():
+        with pytest.raises(BindError, match="is an embedding model"):
+            compile_prompt(encoder, task)
+
+
 def test_one_prompt_per_label(chat: Model) -> None:
     spec = replace(CLASSIFY, descriptions=("agrees", None))
     prompts = compile_multi_label(chat, spec)
@@ -215,6 +234,16 @@ def test_ordinary_rows_have_the_tokens_of_the_whole_text(name: str) -> None:
         batch = prompt.encode([texts])
         whole = [model.tokenizer.encode_control(prompt.frame.replace("{0}", text)) for text in texts]
         assert [batch.row(row).tolist() for row in range(len(texts))] == [ids.tolist() for ids in whole]
+
+
+@pytest.mark.model
+def test_sentences_are_framed_as_the_encoder_was_trained() -> None:
+    model = real_model("minilm")
+    prompt = compile_prompt(model, PromptSpec(task="embed", template=(0,), bare=True))
+    batch = prompt.encode([["Hello [SEP] world", ""]])
+    ids = batch.row(0).tolist()
+    assert (ids[:2], ids[-2:]) == ([101, 7592], [2088, 102]) and ids.count(102) == 1
+    assert batch.row(1).tolist() == [101, 102]
 
 
 @pytest.mark.model
