@@ -9,11 +9,26 @@ from dql.planner.logical import Decoding, Labels, Operator
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """How one call runs: one point of the search space."""
+    """How one call runs: one point of the search space.
+
+    max_rows: most rows decoding at once. step_tokens: most tokens of a step. kv_slots: most KV slots of the run, None
+    for as many as there are.
+    """
 
     weights: str = "fp32"
     kv_cache: str = "fp32"
     prefix: str = "tree"
+    max_rows: int = 256
+    step_tokens: int = 1024
+    kv_slots: int | None = None
+    tensor_parallel: int = 1
+    pipeline_parallel: int = 1
+    data_parallel: int = 1
+
+    @property
+    def devices(self) -> int:
+        """Devices that it takes."""
+        return self.tensor_parallel * self.pipeline_parallel * self.data_parallel
 
 
 @dataclass(frozen=True, slots=True)

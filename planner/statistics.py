@@ -9,7 +9,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from dql.planner.lengths import quantiles
 from dql.planner.physical import CallExec, FragmentExec, InferExec, LimitExec, MapExec, PhysicalPlan
+from dql.planner.prefix import tree_tokens
 from dql.prompts import CompiledPrompt, TokenBatch
 
 BUDGET = 0.7  # seconds spent on counting before the counts become a sample's
@@ -21,7 +23,8 @@ Stream = Callable[[str, int], Iterator[pa.RecordBatch]]
 class CallStatistics:
     """Counts for one call. `prompt_tokens` is the sum over its rows, `shared` the tokens that all prompts begin with.
 
-    exact: every row was counted; otherwise the figures are those of the rows read in time.
+    computed: tokens of the distinct prompts with every shared beginning counted once. lengths: quantiles of the
+    distinct prompts' tokens. exact: every row was counted; otherwise the figures are those of the rows read in time.
     """
 
     rows: int
@@ -31,6 +34,8 @@ class CallStatistics:
     shared: int
     longest: int
     exact: bool = True
+    computed: int = 0
+    lengths: tuple[float, ...] = ()
 
 
 def infer_nodes(plan: PhysicalPlan) -> Iterator[InferExec]:
@@ -105,7 +110,15 @@ class _Counter:
     def result(self, exact: bool) -> CallStatistics:
         shared = 0 if self._shared is None or len(self._seen) < 2 else len(self._shared)
         return CallStatistics(
-            self._rows, len(self._seen), self._tokens, self._distinct_tokens, shared, self._longest, exact
+            rows=self._rows,
+            distinct=len(self._seen),
+            prompt_tokens=self._tokens,
+            distinct_tokens=self._distinct_tokens,
+            shared=shared,
+            longest=self._longest,
+            exact=exact,
+            computed=tree_tokens(self._seen),
+            lengths=quantiles(np.array([len(prompt) // 4 for prompt in self._seen])),
         )
 
 

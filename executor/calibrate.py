@@ -1,0 +1,304 @@
+"""Measures this machine with dql's own operators at a model's own shapes, on random tensors; no weight is read.
+
+The quick profile takes a few seconds and measures each operator where plans live; the thorough one has finer grids and
+more repeats. Figures become shares of the machine's speed of light, as `Hardware` keeps them.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from time import perf_counter
+
+import numpy as np
+import torch
+
+from dql.executor.attention import SharedRun, StepAttention
+from dql.executor.block_pool import Block
+from dql.executor.engine import Engine
+from dql.executor.models import names
+from dql.executor.models.decoder import Decoder, PackedTokens
+from dql.executor.models.head import Head
+from dql.executor.models.linear import packing_works
+from dql.executor.options import EngineOptions
+from dql.executor.requests import Generate, Request, Score
+from dql.executor.slab import Slab
+from dql.executor.step import Segment, StepBuilder
+from dql.executor.weights import Weights
+from dql.kernels.kv_cache import KVCache
+from dql.models.shape import ModelShape
+from dql.planner.hardware import Curve, Hardware, Operators, cpu_versions, layer_key, total_memory
+
+Progress = Callable[[str, float], None]  # what is measured now, share done
+
+_COLD = 96 << 20  # bytes of layer weights that no cache holds, as those of a whole model
+_VOCABULARY = 16_384  # rows of the head that are measured
+_READ = 128 << 20  # bytes read to measure bandwidth
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """Sizes that are measured; most repeats of each, the seconds after which none begins, and those of the whole.
+
+    Where the machine is too busy or too slow for the whole grid, each figure keeps the sizes that came first.
+    """
+
+    tokens: tuple[int, ...] = (1, 4, 16, 64, 256, 1024)
+    head_rows: tuple[int, ...] = (1, 16, 128)
+    run_lengths: tuple[int, ...] = (16, 64, 256, 512)
+    queries: tuple[int, ...] = (1, 16, 128, 512)
+    lanes: tuple[tuple[int, int], ...] = ((1, 64), (8, 64), (32, 128), (128, 192))
+    repeats: int = 5
+    patience: float = 0.08
+    seconds: float = 2.5
+
+
+QUICK = Grid()
+THOROUGH = Grid(
+    tokens=(1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096),
+    head_rows=(1, 4, 16, 64, 128, 256),
+    run_lengths=(8, 16, 32, 64, 128, 256, 512, 1024),
+    queries=(1, 4, 16, 64, 128, 256, 512, 1024),
+    lanes=((1, 64), (4, 64), (8, 64), (16, 128), (32, 128), (64, 192), (128, 192), (256, 192), (256, 768)),
+    repeats=15,
+    patience=0.8,
+    seconds=50.0,
+)
+
+
+def measure(
+    base: Hardware, shape: ModelShape, grid: Grid = QUICK, progress: Progress = lambda label, share: None
+) -> Hardware:
+    """`base` with this machine's figures for models of this shape; what other shapes measured stays."""
+    threads, clock = torch.get_num_threads(), _Clock(grid)
+    with torch.inference_mode():
+        progress("memory bandwidth", 0.0)
+        bandwidth = _bandwidth(clock)
+        progress("steps", 0.05)
+        step, row, start = _overheads(clock)
+        progress("matrix products", 0.15)
+        layers = _layer_seconds(shape, clock)
+        flops = 2.0 * shape.matmul_parameters / shape.num_layers
+        peak = max(base.peak["fp32"] if base.source == "measured" else 0.0, *(m * flops / s for m, s in layers))
+        progress("head", 0.6)
+        head = _head_seconds(shape, clock)
+        progress("attention", 0.7)
+        operators = Operators(
+            linear=_shares((m, _light(m, flops, peak, bandwidth), s) for m, s in layers),
+            head=_shares((m, _light(m, 2.0 * rows * shape.hidden_size, peak, bandwidth), s) for m, rows, s in head),
+            own_attention=_own_attention(shape, clock, peak),
+            shared_attention=_shared_attention(shape, clock, peak),
+            decode_attention=_decode_attention(shape, clock, bandwidth),
+        )
+    known = dict(base.operators) if base.source == "measured" else {}
+    known = {"fp32": operators, **known, f"fp32 {layer_key(shape)}": operators}
+    return replace(
+        base,
+        memory=float(total_memory()),
+        bandwidth=bandwidth,
+        peak={"fp32": peak},
+        operators=known,
+        step_seconds=step,
+        layer_seconds=0.0,
+        row_seconds=row,
+        start_seconds=start,
+        source="measured",
+        spread=0.15 if grid is QUICK else 0.1,
+        versions=cpu_versions(threads),
+        notes=f"{'quick profile' if grid is QUICK else 'dql calibrate'}, {threads} threads",
+    )
+
+
+def _light(rows: float, flops: float, peak: float, bandwidth: float) -> float:
+    """Seconds at the speed of light of fp32 matrices that take `flops` a row."""
+    return max(rows * flops / peak, flops * 2 / bandwidth)
+
+
+def _shares(measured: Iterable[tuple[float, float, float]]) -> Curve:
+    """(size, seconds at the speed of light, seconds measured) → share of it by size."""
+    return Curve(tuple((float(size), light / max(seconds, 1e-9)) for size, light, seconds in measured))
+
+
+class _Clock:
+    """Times calls within the seconds that a profile may take."""
+
+    def __init__(self, grid: Grid) -> None:
+        self.grid = grid
+        self._began = perf_counter()
+
+    def time(self, work: Callable[[], object]) -> float:
+        """Least seconds of a call: what others do on the machine only ever adds."""
+        times: list[float] = []
+        while not times or (len(times) <= self.grid.repeats and sum(times) < self.grid.patience):
+            start = perf_counter()
+            work()
+            times.append(perf_counter() - start)
+        return min(times)
+
+    def over(self, share: float) -> bool:
+        """Whether this share of the seconds is spent."""
+        return perf_counter() - self._began > share * self.grid.seconds
+
+
+def _bandwidth(clock: _Clock) -> float:
+    values = torch.ones(_READ // 4)
+    return _READ / clock.time(values.sum)
+
+
+class _RandomSource:
+    """Tensors of any name of a GGUF checkpoint of this shape, all views of one run of random numbers."""
+
+    def __init__(self, shape: ModelShape) -> None:
+        shapes = names.role_shapes(shape)
+        self._shapes = {name: shapes[role] for role, name in names.GGUF.model.items()}
+        for layer in range(shape.num_layers):
+            self._shapes |= {names.GGUF.name(role, layer) or "": shapes[role] for role in names.GGUF.layer}
+        self._values = torch.randn(max(int(np.prod(size)) for size in self._shapes.values())).mul_(0.02)
+
+    def names(self) -> frozenset[str]:
+        return frozenset(self._shapes) - {names.GGUF.model["rope_divisors"]}
+
+    def read(self, name: str) -> torch.Tensor:
+        size = self._shapes[name]
+        return self._values[: int(np.prod(size))].view(size).clone()
+
+
+def _decoder(shape: ModelShape) -> Decoder:
+    """A decoder of random weights, laid out as a loaded one is."""
+    weights = Weights(_RandomSource(shape), shape, names.GGUF)
+    cpu = torch.device("cpu")
+    return Decoder(shape, weights, context=4096, device=cpu, dtype=torch.float32, packed=packing_works())
+
+
+def _layer_seconds(shape: ModelShape, clock: _Clock) -> list[tuple[int, float]]:
+    """(tokens, seconds of a layer without attention). Few tokens run over weights that no cache holds."""
+    layer_bytes = 4 * shape.matmul_parameters // shape.num_layers
+    cold = min(shape.num_layers, max(1, -(-_COLD // layer_bytes)))
+    decoders = {n: _decoder(replace(shape, num_layers=n, vocab_size=256)) for n in {cold, min(cold, 2)}}
+    found: list[tuple[int, float]] = []
+    for tokens in clock.grid.tokens:
+        layers = cold if tokens < 64 else min(cold, 2)
+        found.append((tokens, _forward_seconds(decoders[layers], tokens, clock) / layers))
+        if clock.over(0.6):
+            break
+    return found
+
+
+def _forward_seconds(decoder: Decoder, tokens: int, clock: _Clock) -> float:
+    shape = decoder.shape
+    at = torch.arange(tokens)
+    packed = PackedTokens(at % shape.vocab_size, at % 4096, at, at)
+    cache = KVCache.allocate(tokens, shape.num_kv_heads, shape.head_dim, torch.float32, "cpu")
+    caches = [cache] * shape.num_layers
+
+    def attention(q: torch.Tensor, cache: KVCache, *, window: int | None) -> torch.Tensor:
+        return q.flatten(1)
+
+    return clock.time(lambda: decoder.forward(packed, caches, attention))
+
+
+def _head_seconds(shape: ModelShape, clock: _Clock) -> list[tuple[int, int, float]]:
+    """(rows, vocabulary rows, seconds of the best token of each row)."""
+    rows = min(shape.vocab_size, _VOCABULARY)
+    head = Head(torch.randn(rows, shape.hidden_size), shape.logit_softcap, packed=packing_works())
+    hidden = torch.randn(max(clock.grid.head_rows), shape.hidden_size)
+    found: list[tuple[int, int, float]] = []
+    for count in clock.grid.head_rows:
+        part = hidden[:count]
+        found.append((count, rows, clock.time(lambda part=part: head.best(part))))  # type: ignore[misc]
+        if clock.over(0.7):
+            break
+    return found
+
+
+# ---- attention, through the engine's own steps -------------------------------------------------------------------
+
+
+def _own_attention(shape: ModelShape, clock: _Clock, peak: float) -> Curve:
+    points = []
+    for length in clock.grid.run_lengths:
+        rows = max(1, 1024 // length)
+        builder = StepBuilder(shape)
+        ids = np.zeros(length, np.int32)
+        for row in range(rows):
+            builder.add_segment(Segment(ids, 0, row * length, 0, (), None))
+        seconds = _attention_seconds(shape, builder.build().attention, rows * length, rows * length, clock)
+        flops = 4.0 * shape.query_size * rows * length * (length + 1) / 2
+        points.append((length, flops / peak, seconds))
+        if clock.over(0.8):
+            break
+    return _shares(points)
+
+
+def _shared_attention(shape: ModelShape, clock: _Clock, peak: float) -> Curve:
+    points, keys = [], 256
+    for queries in clock.grid.queries:
+        run = SharedRun(slice(0, queries), 0, keys)
+        attention = StepAttention([], [], [], [run], shape.attention_scale, shape.attention_softcap)
+        seconds = _attention_seconds(shape, attention, queries, keys, clock)
+        points.append((queries, 4.0 * shape.query_size * queries * keys / peak, seconds))
+        if clock.over(0.9):
+            break
+    return _shares(points)
+
+
+def _decode_attention(shape: ModelShape, clock: _Clock, bandwidth: float) -> Curve:
+    points = []
+    for lanes, context in clock.grid.lanes:
+        slab = Slab(Block(0, lanes * context), lanes, context)
+        slab.filled[:] = context - 1
+        builder = StepBuilder(shape)
+        builder.add_slab(slab, np.arange(lanes))
+        seconds = _attention_seconds(shape, builder.build().attention, lanes, lanes * context, clock)
+        points.append(
+            (lanes * context, lanes * context * shape.kv_bytes_per_token(4) / shape.num_layers / bandwidth, seconds)
+        )
+    return _shares(points)
+
+
+def _attention_seconds(shape: ModelShape, attention: StepAttention, tokens: int, slots: int, clock: _Clock) -> float:
+    """Seconds of one layer, keys of several layers read in turn so that they come from memory."""
+    q = torch.randn(tokens, shape.num_heads, shape.head_dim)
+    caches = [KVCache.allocate(slots, shape.num_kv_heads, shape.head_dim, torch.float32, "cpu") for _ in range(4)]
+    for cache in caches:
+        cache.k.normal_()
+
+    def layers() -> None:
+        for cache in caches:
+            attention(q, cache, window=None)
+
+    return clock.time(layers) / len(caches)
+
+
+# ---- what a step costs beside arithmetic -------------------------------------------------------------------------
+
+_TINY = ModelShape(
+    architecture="llama",
+    num_layers=1,
+    hidden_size=32,
+    num_heads=2,
+    num_kv_heads=1,
+    head_dim=16,
+    intermediate_size=32,
+    vocab_size=64,
+    context_length=4096,
+)
+
+
+def _overheads(clock: _Clock) -> tuple[float, float, float]:
+    """Seconds of a step, of a decoding row in a step, and of a row's start and end, on a model that costs nothing."""
+    engine = Engine(_decoder(_TINY), EngineOptions(kv_bytes=64 << 20, max_rows=128))
+    steps, rows = 48, 128
+    alone = _run_seconds(engine, 1, Generate(steps), clock) / steps
+    together = _run_seconds(engine, rows, Generate(steps), clock)
+    begun = _run_seconds(engine, rows, Score(((1,), (2,))), clock) / rows
+    row = max(0.0, (together - begun * rows) / steps - alone) / rows
+    return alone, row, begun
+
+
+def _run_seconds(engine: Engine, rows: int, task: Generate | Score, clock: _Clock) -> float:
+    draw = np.random.default_rng(0)
+
+    def run() -> Sequence[object]:
+        prompts = draw.integers(0, _TINY.vocab_size, (rows, 12)).astype(np.int32)
+        return list(engine.run(Request(i, prompts[i], task) for i in range(rows)))
+
+    return clock.time(run)

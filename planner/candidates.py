@@ -1,0 +1,100 @@
+"""The search space as one frame: every placement that could run a query, a row each, priced in closed form."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+from dql.models.shape import ModelShape
+from dql.planner.hardware import Floats, Hardware
+from dql.planner.memory import memory, peak
+from dql.planner.physical import Placement
+from dql.planner.simulate import steps_of
+from dql.planner.step_model import StepModel
+from dql.planner.workload import Workload
+
+ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+STEP_TOKENS = {"cpu": (32, 64, 128, 256, 512, 1024, 2048), "cuda": (512, 1024, 2048, 4096, 8192, 16384)}
+KEYS = ("weights", "kv_cache", "tensor_parallel", "pipeline_parallel", "data_parallel")
+
+
+@dataclass(frozen=True, slots=True)
+class PricedCall:
+    """One call to be placed: the column of its answer, its model, what it asks, and how far earlier runs were off."""
+
+    out: str
+    model: str
+    shape: ModelShape
+    work: Workload
+    factor: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """What may be chosen. Several precisions where lossy ones are allowed or only shown."""
+
+    weights: tuple[str, ...]
+    kv_cache: tuple[str, ...]
+    max_rows: tuple[int, ...] = ROWS
+    step_tokens: tuple[int, ...] = STEP_TOKENS["cpu"]
+    tensor_parallel: tuple[int, ...] = (1,)
+    pipeline_parallel: tuple[int, ...] = (1,)
+    data_parallel: tuple[int, ...] = (1,)
+    devices: int = 1
+
+
+def frame(space: Space) -> pl.DataFrame:
+    """Every combination of the space that its devices suffice for; those of one precision and sharding together."""
+    columns: Mapping[str, tuple[str, ...] | tuple[int, ...]] = {
+        "weights": space.weights,
+        "kv_cache": space.kv_cache,
+        "tensor_parallel": space.tensor_parallel,
+        "pipeline_parallel": space.pipeline_parallel,
+        "data_parallel": space.data_parallel,
+        "max_rows": space.max_rows,
+        "step_tokens": space.step_tokens,
+    }
+    found = pl.DataFrame()
+    for name, values in columns.items():
+        column = pl.DataFrame({name: list(values)})
+        found = column if found.is_empty() else found.join(column, how="cross", maintain_order="left_right")
+    used = pl.col("tensor_parallel") * pl.col("pipeline_parallel") * pl.col("data_parallel")
+    return found.filter(used <= space.devices)
+
+
+def price(candidates: pl.DataFrame, calls: Sequence[PricedCall], hardware: Hardware) -> pl.DataFrame:
+    """`candidates` with columns seconds, latency (typical seconds of a row) and memory (bytes on a device)."""
+    parts = []
+    for part in candidates.partition_by(KEYS, maintain_order=True):
+        first = part.row(0, named=True)
+        placement = Placement(**{name: first[name] for name in KEYS})
+        rows, tokens = part["max_rows"].to_numpy(), part["step_tokens"].to_numpy()
+        seconds, latency = np.zeros(len(part)), np.zeros(len(part))
+        for call in calls:
+            model = StepModel(hardware, call.shape, placement)
+            total, row = closed_form(model, call.work, rows.astype(float), tokens.astype(float))
+            seconds, latency = seconds + total * call.factor, latency + row * call.factor
+        used = peak((c.model, memory(c.shape, c.work, placement, rows, tokens)) for c in calls)
+        parts.append(part.with_columns(seconds=pl.Series(seconds), latency=pl.Series(latency), memory=pl.Series(used)))
+    return pl.concat(parts)
+
+
+def closed_form(model: StepModel, work: Workload, max_rows: Floats, step_tokens: Floats) -> tuple[Floats, Floats]:
+    """Seconds of the whole call and of one row, at the steady state of each batch size and step size."""
+    rows = np.ceil(work.distinct / model.placement.data_parallel)
+    prompt = max(work.mean_own * work.fresh, 1.0)
+    if not work.decodes:
+        per_step = np.clip(step_tokens / (prompt + work.tail), 1 / np.ceil(prompt / step_tokens), max(rows, 1))
+        tokens = per_step * (prompt + work.tail)
+        none = np.zeros_like(tokens)
+        step = model.seconds(steps_of(work, tokens, per_step * prompt, per_step, none, none))
+        return step * (rows / per_step + work.shared / step_tokens), step * np.maximum(1, 1 / per_step)
+    drawn = max(work.mean_output, 1.0)
+    lanes = np.minimum(np.minimum(max_rows, max(rows, 1)), step_tokens / (1 + prompt / drawn))
+    begun = lanes / drawn
+    keys = lanes * (work.mean_own + drawn / 2)
+    step = model.seconds(steps_of(work, lanes + begun * prompt, begun * prompt, begun, lanes, keys))
+    # a run begins with full prompt steps and ends with a batch that thins out
+    steps = rows * drawn / lanes + drawn / 2 + (work.shared + lanes * prompt) / step_tokens
+    return step * steps, step * drawn

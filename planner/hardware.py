@@ -1,0 +1,212 @@
+"""What a machine can do, as plain data: sizes, speeds, prices. Measured here, or taken from a shipped profile.
+
+An operator's time is its speed of light (the larger of operations ÷ peak and bytes ÷ bandwidth) divided by the share of
+it that the operator reaches, interpolated over its size: the method of NVIDIA's AIConfigurator, see docs/planner.md.
+"""
+
+import json
+import os
+import platform
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from importlib import resources
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from dql.errors import ConfigError, name_hint
+from dql.models.shape import ModelShape
+
+Floats = NDArray[np.float64]
+
+FORMAT = 1  # of the files; those of another are measured anew
+BYTES_PER_VALUE = {"fp32": 4.0, "bf16": 2.0, "fp8": 1.0, "int8": 1.0, "int4": 0.5625}  # int4: with its group scales
+_NAME = re.compile(r"([a-z][a-z0-9-]*?)(?::(\d+))?", re.IGNORECASE)
+_MEMINFO = Path("/proc/meminfo")
+_CPUINFO = Path("/proc/cpuinfo")
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """A figure over a size: points (size, value) by rising size, linear in the logarithm, held beyond both ends."""
+
+    points: tuple[tuple[float, float], ...]
+
+    def __call__(self, size: ArrayLike) -> Floats:
+        sizes, values = zip(*self.points, strict=True)
+        found: Floats = np.interp(np.log2(np.maximum(size, 1e-9)), np.log2(sizes), values)
+        return found
+
+
+FLAT = Curve(((1.0, 1.0),))
+
+
+@dataclass(frozen=True, slots=True)
+class Operators:
+    """Shares of the speed of light at one precision.
+
+    linear: all matrices of a layer, over the tokens of a step. head: the LM head, over its rows. own_attention: prompt
+    tokens over their own row, over the row's new tokens. shared_attention: tokens over a shared run, over the number of
+    tokens. decode_attention: decoding rows over their own keys, over the keys that are read.
+    """
+
+    linear: Curve
+    head: Curve = FLAT
+    own_attention: Curve = FLAT
+    shared_attention: Curve = FLAT
+    decode_attention: Curve = FLAT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hardware:
+    """One kind of machine.
+
+    memory: bytes of each device. bandwidth: bytes per second. peak: operations per second by precision. operators: by
+    precision, and by 'precision shape' where that model's shape was measured. Seconds: step_seconds for each step,
+    layer_seconds for each layer of a step, row_seconds for each decoding row of a step, start_seconds for each row.
+    all_reduce: bytes → seconds between two devices or more. price: USD per device-hour, None where nobody said.
+    spread: half-width of a prediction's interval as a share of it.
+    """
+
+    name: str
+    kind: Literal["cpu", "cuda"]
+    devices: int = 1
+    cores: int = 1
+    memory: float
+    bandwidth: float
+    peak: Mapping[str, float]
+    operators: Mapping[str, Operators]
+    step_seconds: float
+    layer_seconds: float = 0.0
+    row_seconds: float = 0.0
+    start_seconds: float = 0.0
+    tokenize: float = 1e6
+    all_reduce: Curve = Curve(((1.0, 0.0),))
+    price: float | None = None
+    source: Literal["measured", "datasheet"] = "datasheet"
+    spread: float = 0.3
+    versions: Mapping[str, str] = field(default_factory=dict)
+    notes: str = ""
+
+    def __str__(self) -> str:
+        if self.kind == "cpu":
+            return f"{self.name} ({self.cores} core{'s' if self.cores != 1 else ''})"
+        return self.name if self.devices == 1 else f"{self.name}:{self.devices}"
+
+    def measured_for(self, precision: str, shape: ModelShape) -> bool:
+        """Whether the operators were measured at this model's own shapes."""
+        return f"{precision} {layer_key(shape)}" in self.operators
+
+    def operators_for(self, precision: str, shape: ModelShape) -> Operators:
+        """The operators at this model's shapes, else those of the precision in general."""
+        return self.operators.get(f"{precision} {layer_key(shape)}") or self.operators[precision]
+
+    def to_json(self) -> str:
+        """The profile as a file holds it."""
+        return json.dumps({"format": FORMAT, **asdict(self)}, indent=1)
+
+
+def from_json(text: str) -> Hardware:
+    """A profile from its file. Raises ConfigError for what is none."""
+    try:
+        data = json.loads(text)
+        if data.pop("format") != FORMAT:
+            raise ValueError("another version of dql wrote it")
+        operators = {
+            key: Operators(**{name: _curve(points) for name, points in curves.items()})
+            for key, curves in data.pop("operators").items()
+        }
+        reduce = _curve(data.pop("all_reduce", {"points": [[1.0, 0.0]]}))
+        return Hardware(operators=operators, all_reduce=reduce, **data)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ConfigError(f"not a hardware profile: {error}", hint="dql calibrate writes it anew") from error
+
+
+def _curve(data: Mapping[str, object] | list[list[float]]) -> Curve:
+    points = data["points"] if isinstance(data, Mapping) else data
+    if not isinstance(points, list) or not points:
+        raise ValueError("a curve has no points")
+    return Curve(tuple((float(size), float(value)) for size, value in points))
+
+
+def layer_key(shape: ModelShape) -> str:
+    """The widths that decide how fast a layer runs."""
+    return f"{shape.hidden_size}x{shape.query_size}x{shape.kv_size}x{shape.intermediate_size}"
+
+
+# ---- profiles that ship ------------------------------------------------------------------------------------------
+
+
+def shipped() -> list[str]:
+    """Names of the profiles of machines that need not be here."""
+    folder = resources.files("dql.planner") / "profiles"
+    return sorted(file.name.removesuffix(".json") for file in folder.iterdir() if file.name.endswith(".json"))
+
+
+def hardware_named(text: str, price: float | None = None) -> Hardware:
+    """The shipped profile that 'h100' or 'h100:8' names; `price` replaces its USD per device-hour.
+
+    Raises ConfigError that lists the profiles.
+    """
+    found = _NAME.fullmatch(text.strip())
+    names = shipped()
+    if found is None or found[1].lower() not in names:
+        raise ConfigError(f"no hardware profile {text!r}", hint=name_hint(found[1] if found else text, names))
+    count = int(found[2] or 1)
+    if not 1 <= count <= 1024:
+        raise ConfigError(f"{count} devices cannot be planned for", hint="name 1 to 1024, such as h100:8")
+    hardware = from_json((resources.files("dql.planner") / "profiles" / f"{found[1].lower()}.json").read_text())
+    return replace(hardware, devices=count, price=hardware.price if price is None else price)
+
+
+# ---- this machine ------------------------------------------------------------------------------------------------
+
+
+def this_cpu(threads: int) -> Hardware:
+    """This machine before anything was measured on it: its own sizes, and the shipped CPU's speeds by core."""
+    typical = hardware_named("cpu-8")
+    share = threads / typical.cores
+    return replace(
+        typical,
+        name="cpu",
+        cores=threads,
+        memory=float(total_memory()),
+        bandwidth=typical.bandwidth * min(1.0, share * 2),
+        peak={precision: peak * share for precision, peak in typical.peak.items()},
+        price=None,
+        versions=cpu_versions(threads),
+        notes=f"not measured; {typical.name} scaled to {threads} cores",
+    )
+
+
+def cpu_versions(threads: int) -> dict[str, str]:
+    """What a measured profile holds for: it is stale where any of these differs."""
+    return {"cpu": _cpu_model(), "threads": str(threads), "torch": _version("torch"), "dql": _version("dql-engine")}
+
+
+def total_memory() -> int:
+    """Bytes of memory of this machine, the container's limit counted in."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limit = Path("/sys/fs/cgroup/memory.max")
+    if limit.exists() and (text := limit.read_text().strip()).isdigit():
+        total = min(total, int(text))
+    return total
+
+
+def _cpu_model() -> str:
+    if _CPUINFO.exists():
+        for line in _CPUINFO.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "none"

@@ -1,0 +1,126 @@
+"""What to say of a contract that no plan meets: which bound binds, the nearest plan, what would make it possible."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from dql.errors import PlanError
+from dql.planner.contract import BOUND_KINDS, Bound, Contract
+from dql.planner.hardware import hardware_named, shipped
+from dql.planner.search import Choice, Option, search
+from dql.planner.units import bytes_text, rate_text, seconds_text, usd_text
+
+_FEWEST = (64, 32, 16, 8, 4, 2, 1)
+_ROUND = 1.05  # a relaxed bound leaves so much room
+_BY_PRICE = ("rtx4090", "l40s", "a100-80", "h100", "h200")
+
+
+def infeasible(choice: Choice) -> PlanError:
+    """The error for a choice whose best plan misses its contract."""
+    bounds = _missed(choice)
+    named = " and ".join(str(b) for b in bounds) or "the machine's memory"
+    models = ", ".join(dict.fromkeys(call.model for call in choice.calls))
+    reached = ", ".join(_reached(choice.best, bound) for bound in bounds) or _held(choice)
+    lines = [
+        f"no plan meets {named} on {choice.hardware} with {models}",
+        f"  nearest: {placement_text(choice.best)} → {reached}",
+    ]
+    if ways := list(_ways(choice, bounds)):
+        lines.append(f"  meet it with: {' · '.join(ways)}")
+    return PlanError("\n".join(lines), hint="or take the nearest plan: WITH best_effort = true")
+
+
+def placement_text(option: Option) -> str:
+    """A placement in words: 'fp32, batch 128, 1,024 tokens a step'."""
+    place = option.placement
+    shards = [
+        f"{name} {count}"
+        for name, count in (
+            ("tensor parallel", place.tensor_parallel),
+            ("pipeline", place.pipeline_parallel),
+            ("replicas", place.data_parallel),
+        )
+        if count > 1
+    ]
+    return ", ".join([place.weights, *shards, f"batch {place.max_rows}", f"{place.step_tokens:,} tokens a step"])
+
+
+def _missed(choice: Choice) -> list[Bound]:
+    """The missed bounds, the one that binds most first."""
+    missed = [b for b in choice.contract.bounds if str(b) in choice.best.misses]
+    return sorted(missed, key=lambda b: -choice.best.misses[str(b)])
+
+
+def _held(choice: Choice) -> str:
+    return f"{bytes_text(choice.best.cost.memory)} of {bytes_text(choice.hardware.memory)}"
+
+
+def _reached(option: Option, bound: Bound) -> str:
+    """The figure of a plan that a bound speaks of, with its interval."""
+    cost = option.cost
+    match bound.name:
+        case "latency" | "ttft" | "tpot":
+            worst = cost.of(bound)
+            middle = worst / (1 + cost.slack)
+            return f"{bound.name} {bound.qualifier or 'p95'} {seconds_text(middle)} ± {seconds_text(worst - middle)}"
+        case "deadline":
+            return f"{seconds_text(cost.seconds)} ± {seconds_text(cost.give)}"
+        case "throughput":
+            rate = cost.rows_per_second if bound.unit.lower() == "rows/s" else cost.tokens_per_second
+            return f"{rate_text(rate)} {bound.unit}"
+        case "cost":
+            return usd_text(cost.usd or 0.0)
+        case "memory":
+            return bytes_text(cost.memory)
+    return f"quality {option.quality:.3g}"
+
+
+def _ways(choice: Choice, bounds: list[Bound]) -> Iterator[str]:
+    """Contracts near to the asked one that can be met."""
+    if bounds:
+        yield ", ".join(_relaxed(choice.best, bound) for bound in bounds)
+    if (fewer := _fewer_tokens(choice)) is not None:
+        yield f"max_tokens = {fewer}"
+    if (device := _device(choice)) is not None:
+        yield f"a device: EXPLAIN (ON '{device}') …"
+
+
+def _relaxed(option: Option, bound: Bound) -> str:
+    """The bound at a value that the nearest plan keeps, in the unit that it was written in, rounded to its side."""
+    kind = BOUND_KINDS[bound.name]
+    value = option.cost.of(bound, option.quality)
+    room = value * _ROUND if kind.upper else value / _ROUND
+    unit = next(u for u in kind.units if u.lower() == bound.unit.lower())
+    if bound.unit in ("ms", "s", "min") and kind.units[unit] * 1000 <= room:
+        unit = next(u for u in ("s", "min", "h") if room < kind.units[u] * 1000 or u == "h")
+    return str(replace(bound, value=_two_digits(room / kind.units[unit], kind.upper) * kind.units[unit], unit=unit))
+
+
+def _two_digits(value: float, up: bool) -> float:
+    digits = float(f"{value:.1e}")
+    step = 10.0 ** (len(str(int(max(value, 1)))) - 2) if value >= 1 else value / 10
+    if up and digits < value:
+        digits += step
+    elif not up and digits > value:
+        digits -= step
+    return float(f"{digits:.2g}")
+
+
+def _fewer_tokens(choice: Choice) -> int | None:
+    """The largest `max_tokens` under the present one that makes the contract possible."""
+    longest = max((call.work.longest_output for call in choice.calls), default=0)
+    for count in (n for n in _FEWEST if n < longest):
+        calls = [replace(call, work=call.work.with_max_tokens(count)) for call in choice.calls]
+        if search(calls, choice.hardware, choice.contract).best.feasible:
+            return count
+    return None
+
+
+def _device(choice: Choice) -> str | None:
+    """The first of the shipped devices, by price, that meets the contract."""
+    pinned = {name: value for name, value in choice.contract.pinned.items() if name not in ("quantization", "kv_cache")}
+    contract = Contract(choice.contract.bounds, choice.contract.objective, pinned)
+    known = shipped()
+    for name in (n for n in _BY_PRICE if n in known and n != choice.hardware.name):
+        if search(choice.calls, hardware_named(name), contract, what_if=True).best.feasible:
+            return name
+    return None

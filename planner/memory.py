@@ -1,0 +1,75 @@
+"""Bytes that placements take on each device, exact to the KV slot. All sizes may be arrays, one entry a placement."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from dql.models.shape import ModelShape
+from dql.planner.hardware import BYTES_PER_VALUE, Floats
+from dql.planner.physical import Placement
+from dql.planner.workload import Workload
+
+_HEAD_CHUNK = 4096  # vocabulary columns of the logits that exist at once
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Bytes on the device that holds most: weights, KV cache, and the activations of the largest step."""
+
+    weights: float
+    kv_cache: Floats
+    activations: Floats
+
+    @property
+    def total(self) -> Floats:
+        return self.weights + self.kv_cache + self.activations
+
+
+def kv_slots(work: Workload, max_rows: ArrayLike, step_tokens: ArrayLike) -> Floats:
+    """Token slots that a run needs: the shared run, and every row in flight at its longest."""
+    in_flight = np.asarray(max_rows, np.float64)
+    if not work.decodes:
+        in_flight = np.maximum(np.floor(np.divide(step_tokens, max(1, work.lane))), 1)
+    found: Floats = work.shared + np.minimum(in_flight, work.distinct) * work.lane
+    return found
+
+
+def memory(
+    shape: ModelShape, work: Workload, placement: Placement, max_rows: ArrayLike, step_tokens: ArrayLike
+) -> Memory:
+    """What a call takes where `placement` shards it, at these batch and step sizes."""
+    shards, stages = placement.tensor_parallel, placement.pipeline_parallel
+    value = BYTES_PER_VALUE[placement.weights]
+    per_slot = shape.kv_bytes_per_token(BYTES_PER_VALUE[placement.kv_cache]) / shards / stages
+    slots = kv_slots(work, max_rows, step_tokens)
+    return Memory(
+        weights=shape.matmul_parameters * value / shards / stages + _ends(shape, placement, value),
+        kv_cache=slots * per_slot,
+        activations=_activations(shape, placement, np.asarray(max_rows), np.asarray(step_tokens)),
+    )
+
+
+def peak(parts: Iterable[tuple[str, Memory]]) -> Floats:
+    """Bytes of calls that run after each other: each model's weights once, the largest of the rest."""
+    known = list(parts)
+    weights = {model: part.weights for model, part in known}
+    rest: Floats = np.max([part.kv_cache + part.activations for _, part in known], axis=0) if known else np.zeros(1)
+    return sum(weights.values()) + rest
+
+
+def _ends(shape: ModelShape, placement: Placement, value: float) -> float:
+    """Embedding and LM head, which low precisions leave in 16 bits; the CPU packs the head beside the embedding."""
+    shared = shape.tie_embeddings and placement.weights != "fp32"
+    copies = 1 if shared or placement.pipeline_parallel > 1 else 2
+    return shape.embedding_parameters * max(value, 2.0) / placement.tensor_parallel * copies
+
+
+def _activations(shape: ModelShape, placement: Placement, max_rows: Floats, step_tokens: Floats) -> Floats:
+    value = 4.0 if placement.weights == "fp32" else 2.0
+    widest = max(3 * shape.intermediate_size, 2 * shape.query_size + 2 * shape.kv_size)
+    tokens = step_tokens * (3 * shape.hidden_size + widest / placement.tensor_parallel) * value
+    logits = np.minimum(max_rows, step_tokens) * min(_HEAD_CHUNK, shape.vocab_size) * 4.0 * 2
+    found: Floats = tokens + logits
+    return found

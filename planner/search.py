@@ -1,0 +1,260 @@
+"""From a contract to a placement: price the space in closed form, simulate the best few, take the best of them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import polars as pl
+
+from dql.errors import ConfigError, UnsupportedError
+from dql.planner.candidates import ROWS, STEP_TOKENS, PricedCall, Space, frame, price
+from dql.planner.contract import Contract
+from dql.planner.cost import Cost, cost, together
+from dql.planner.hardware import Floats, Hardware
+from dql.planner.memory import kv_slots, memory, peak
+from dql.planner.physical import Placement
+from dql.planner.simulate import simulate
+from dql.planner.step_model import StepModel
+
+SIMULATED = 32
+_NEAR = 1.02  # plans within this of the best are equal for all one can tell: the smaller footprint wins
+_LOSSY = {"cpu": (), "cuda": ("fp8", "int8", "int4")}
+_REFERENCE = {"cpu": "fp32", "cuda": "bf16"}
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """A simulated plan: its placement, what each call and the query cost, and which bounds it misses by what factor."""
+
+    placement: Placement
+    calls: tuple[Cost, ...]
+    cost: Cost
+    quality: float
+    misses: Mapping[str, float]
+
+    @property
+    def feasible(self) -> bool:
+        return not self.misses
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The outcome: `best`, the plans that were simulated in order of preference, and how many were weighed at all.
+
+    feasible: how many of the weighed plans meet the contract, by the closed form where they were not simulated.
+    """
+
+    best: Option
+    options: tuple[Option, ...]
+    considered: int
+    feasible: int
+    hardware: Hardware
+    contract: Contract
+    calls: tuple[PricedCall, ...]
+    candidates: pl.DataFrame = field(compare=False)
+
+    @property
+    def next_best(self) -> Option | None:
+        """The best other plan that meets the contract and takes noticeably longer or shorter."""
+        best = self.best
+        others = (o for o in self.options if o.feasible == best.feasible)
+        return next((o for o in others if _headline(o.placement) != _headline(best.placement)), None)
+
+
+def _headline(placement: Placement) -> tuple[object, ...]:
+    """What sets one plan apart from another in a few words."""
+    return placement.weights, placement.devices, placement.max_rows
+
+
+def search(
+    calls: Sequence[PricedCall],
+    hardware: Hardware,
+    contract: Contract,
+    agreement: Mapping[str, float] | None = None,
+    *,
+    what_if: bool = False,
+) -> Choice:
+    """The cheapest plan of one placement for all calls of a query. It may miss the contract: see `best.misses`.
+
+    agreement: measured lower bounds of the share of answers that a precision leaves as they are. what_if: the hardware
+    need not be here, so that sharding and lossy precisions are weighed too. Raises UnsupportedError for pinned settings
+    that no engine of this hardware has, ConfigError where a bound needs a price that nobody gave.
+    """
+    if hardware.price is None and contract.bound("cost") is not None:
+        raise ConfigError("a bound on cost needs a price", hint="set DQL_PRICE_PER_HOUR to this machine's USD per hour")
+    space = space_of(hardware, contract, what_if=what_if)
+    priced = price(frame(space), calls, hardware)
+    allowed = pl.col("weights").is_in(list(_allowed(hardware, contract, agreement or {})))
+    limit = min(hardware.memory, bound.value if (bound := contract.bound("memory")) else hardware.memory)
+    marked = priced.with_columns(
+        allowed=allowed, fits=pl.col("memory") < limit, excess=_excess(priced, contract, calls)
+    )
+    options = [
+        _simulated(Placement(**{name: row[name] for name in _FIELDS}), calls, hardware, contract, agreement or {})
+        for row in _shortlist(marked, contract).iter_rows(named=True)
+    ]
+    options.sort(key=lambda option: _preference(option, contract))
+    best = _smallest_near(options, contract)
+    feasible = marked.filter(pl.col("allowed") & pl.col("fits") & (pl.col("excess") <= 1)).height
+    exact = sum(o.feasible for o in options)
+    count = 0 if not exact else max(feasible, exact)
+    return Choice(best, tuple(options), marked.height, count, hardware, contract, tuple(calls), marked)
+
+
+_FIELDS = (
+    "weights",
+    "kv_cache",
+    "tensor_parallel",
+    "pipeline_parallel",
+    "data_parallel",
+    "max_rows",
+    "step_tokens",
+)
+
+
+def space_of(hardware: Hardware, contract: Contract, *, what_if: bool) -> Space:
+    """The points that the contract leaves open on this hardware. What is pinned has one value."""
+    reference = _REFERENCE[hardware.kind]
+    weights = _pinned(contract, "quantization", hardware, what_if)
+    kv_cache = _pinned(contract, "kv_cache", hardware, what_if)
+    devices = _pinned_count(contract, "devices", hardware.devices, what_if)
+    tensor = _pinned_count(contract, "tensor_parallel", hardware.devices, what_if)
+    pipeline = _pinned_count(contract, "pipeline_parallel", hardware.devices, what_if)
+    rows = contract.setting("batch_size")
+    powers = tuple(1 << n for n in range(10) if 1 << n <= hardware.devices)
+    lossy = tuple(p for p in _LOSSY[hardware.kind] if p in hardware.peak) if what_if else ()
+    return Space(
+        weights=(str(weights),) if weights else (reference, *lossy),
+        kv_cache=(str(kv_cache),) if kv_cache else (reference,),
+        max_rows=(int(rows),) if isinstance(rows, int) else ROWS,
+        step_tokens=STEP_TOKENS[hardware.kind],
+        tensor_parallel=(tensor,) if tensor else powers,
+        pipeline_parallel=(pipeline,) if pipeline else powers,
+        data_parallel=powers,
+        devices=devices or hardware.devices,
+    )
+
+
+def _pinned(contract: Contract, name: str, hardware: Hardware, what_if: bool) -> object:
+    """A pinned precision, checked against what the hardware (and, unless `what_if`, the engine) has."""
+    value = contract.setting(name)
+    if value is None:
+        return None
+    can = hardware.peak if name == "quantization" else {"fp32": 0} if hardware.kind == "cpu" else {"bf16": 0, "fp8": 0}
+    if value not in can:
+        known = ", ".join(can)
+        raise UnsupportedError(
+            f"{name} = {value} does not run on {hardware}",
+            hint=f"it runs {known}" + ("" if what_if else "; EXPLAIN (ON 'h100') … prices other machines"),
+        )
+    return value
+
+
+def _pinned_count(contract: Contract, name: str, devices: int, what_if: bool) -> int:
+    """A pinned number of devices or shards; 0 where it is open."""
+    value = contract.setting(name)
+    if not isinstance(value, int):
+        return 0
+    if value > devices or value & (value - 1):
+        hint = "leave it out" if value > devices else "it is a power of two"
+        more = "" if what_if else ", or price other machines with EXPLAIN (ON 'h100:8') …"
+        raise UnsupportedError(
+            f"{name} = {value}, and the machine has {devices} device{'s' if devices > 1 else ''}", hint=hint + more
+        )
+    return value
+
+
+def _allowed(hardware: Hardware, contract: Contract, agreement: Mapping[str, float]) -> tuple[str, ...]:
+    """Precisions that may be chosen: the reference, what is pinned, and what is known to keep the quality bound."""
+    reference, pinned = _REFERENCE[hardware.kind], contract.setting("quantization")
+    if pinned is not None:
+        return (str(pinned),)
+    bound = contract.bound("quality")
+    certified = () if bound is None else tuple(p for p, share in agreement.items() if share >= bound.value)
+    return (reference, *certified)
+
+
+def _excess(priced: pl.DataFrame, contract: Contract, calls: Sequence[PricedCall]) -> pl.Series:
+    """By how much the closed form misses bounds on speed; at most 1 where it meets them."""
+    found: Floats = np.zeros(priced.height)
+    rows = max((c.work.rows for c in calls), default=0)
+    for bound in contract.bounds:
+        if bound.name == "latency":
+            found = np.maximum(found, priced["latency"].to_numpy() / max(bound.value, 1e-12))
+        elif bound.name == "deadline":
+            found = np.maximum(found, priced["seconds"].to_numpy() / max(bound.value, 1e-12))
+        elif bound.name == "throughput" and bound.unit.lower() == "rows/s":
+            found = np.maximum(found, bound.value * priced["seconds"].to_numpy() / max(rows, 1))
+    return pl.Series(found)
+
+
+def _shortlist(marked: pl.DataFrame, contract: Contract) -> pl.DataFrame:
+    """The plans to simulate: those that fit, are allowed and come nearest to the bounds, best objective first."""
+    devices = pl.col("tensor_parallel") * pl.col("pipeline_parallel") * pl.col("data_parallel")
+    spent = pl.col("seconds") * devices
+    key = {"latency": pl.col("latency"), "throughput": pl.col("seconds")}.get(contract.objective[1], spent)
+    usable = marked.filter("allowed")
+    fitting = usable.filter("fits")
+    if fitting.is_empty():
+        return usable.sort("memory").head(1)
+    # tight bounds want the quickest rows however dear: some of both kinds are simulated
+    ordered = fitting.with_columns(late=pl.max_horizontal("excess", pl.lit(1.0))).sort("late", key, "memory")
+    quick = fitting.sort("latency", "memory").head(SIMULATED // 4)
+    both = pl.concat([ordered.drop("late").head(SIMULATED - quick.height), quick])
+    return both.unique(subset=_FIELDS, maintain_order=True)
+
+
+def _simulated(
+    placement: Placement,
+    calls: Sequence[PricedCall],
+    hardware: Hardware,
+    contract: Contract,
+    agreement: Mapping[str, float],
+) -> Option:
+    sizes = placement.max_rows, placement.step_tokens
+    parts = [(c, memory(c.shape, c.work, placement, *sizes)) for c in calls]
+    costs = tuple(
+        cost(
+            simulate(StepModel(hardware, c.shape, placement), c.work),
+            c.work,
+            hardware,
+            placement.devices,
+            float(np.max(part.total)),
+            c.factor,
+        )
+        for c, part in parts
+    )
+    slots = max((int(np.max(kv_slots(c.work, *sizes))) for c in calls), default=0)
+    whole = together(costs, float(np.max(peak((c.model, part) for c, part in parts))))
+    exact = placement.weights == _REFERENCE[hardware.kind]
+    quality = 1.0 if exact else agreement.get(placement.weights, 0.0)
+    misses = {str(b): x for b in contract.bounds if (x := whole.excess(b, quality)) > 1}
+    if whole.memory > hardware.memory:
+        misses["the machine's memory"] = whole.memory / hardware.memory
+    return Option(replace(placement, kv_slots=slots), costs, whole, quality, misses)
+
+
+def _preference(option: Option, contract: Contract) -> tuple[float, float, float]:
+    """Smaller is better: by how much bounds are missed, then the objective, then memory."""
+    missed = max(option.misses.values(), default=0.0)
+    return missed, _objective(option, contract), option.cost.memory
+
+
+def _objective(option: Option, contract: Contract) -> float:
+    match contract.objective[1]:
+        case "latency":
+            return option.cost.latency[2]
+        case "throughput":
+            return option.cost.seconds
+        case "quality":
+            return -option.quality
+    return option.cost.seconds * option.placement.devices
+
+
+def _smallest_near(options: Sequence[Option], contract: Contract) -> Option:
+    first = options[0]
+    if not first.feasible or contract.objective[1] == "quality":
+        return first
+    limit = _objective(first, contract) * _NEAR
+    near = [o for o in options if o.feasible and _objective(o, contract) <= limit]
+    return min(near, key=lambda o: (o.cost.memory, o.cost.latency[2]))

@@ -1,0 +1,198 @@
+"""Plays the engine's scheduler for a placement, step by step, and prices every step: seconds and latency percentiles.
+
+Rows are drawn from the workload's lengths. A schedule depends on lengths alone, so it is played first, in integers, and
+priced in one go. Of many rows the first few batches are played; the steady part of them stands for the rest.
+"""
+
+import heapq
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from dql.planner.hardware import Floats
+from dql.planner.lengths import draws
+from dql.planner.step_model import StepModel, Steps
+from dql.planner.workload import Workload
+
+WINDOW_ROWS = 8192  # rows after which the executor lets its batch run dry
+_WAVES = 4  # batches of rows that are played
+_MIN_ROWS, _MAX_ROWS = 24, 1024
+_MIN_STEPS = 8  # steps of a run without decoding that are played
+PERCENTILES = ("p50", "p90", "p95", "p99")
+
+
+@dataclass(frozen=True, slots=True)
+class Played:
+    """What a simulated run takes: seconds, and by percentile the seconds of a row and to and between its tokens."""
+
+    seconds: float
+    latency: Sequence[float]
+    ttft: Sequence[float]
+    tpot: Sequence[float]
+
+
+@dataclass(slots=True)
+class _Schedule:
+    """Stretches of equal steps; for each row the stretch that admits it, those of its first and of its last token."""
+
+    steps: list[tuple[float, ...]] = field(default_factory=list)
+    admitted: list[int] = field(default_factory=list)
+    first: list[int] = field(default_factory=list)
+    last: list[int] = field(default_factory=list)
+
+
+def simulate(model: StepModel, work: Workload) -> Played:
+    """Play a run of `work` on each replica's share of the rows."""
+    rows = -(-work.distinct // model.placement.data_parallel)
+    if rows == 0:
+        return Played(0.0, (0.0,) * 4, (0.0,) * 4, (0.0,) * 4)
+    played = min(rows, WINDOW_ROWS, _rows_to_play(model, work))
+    schedule = _Player(model, work, played).play()
+    seconds = _price(model, work, schedule)
+    ends = np.cumsum(seconds * np.array([step[_COUNT] for step in schedule.steps]))
+    begins = np.concatenate(([0.0], ends[:-1]))
+    admitted, first, last = (np.array(x) for x in (schedule.admitted, schedule.first, schedule.last))
+    latency = ends[last] - begins[admitted]
+    ttft = ends[first] - begins[admitted]
+    drawn = np.maximum(schedule_lengths(work, played) - 1, 1)
+    tpot = (latency - ttft) / drawn if work.decodes else np.zeros(played)
+    return Played(_whole(rows, played, ends, last), *(_percentiles(x) for x in (latency, ttft, tpot)))
+
+
+def schedule_lengths(work: Workload, rows: int) -> Floats:
+    """Tokens that each played row draws."""
+    return np.maximum(np.round(draws(work.outputs, rows)), 1) if work.decodes else np.zeros(rows)
+
+
+def _rows_to_play(model: StepModel, work: Workload) -> int:
+    placement = model.placement
+    if work.decodes:
+        wanted = _WAVES * placement.max_rows
+    else:
+        wanted = int(_MIN_STEPS * placement.step_tokens / max(1.0, work.mean_own * work.fresh + work.tail)) + 1
+    return min(max(wanted, _MIN_ROWS), _MAX_ROWS)
+
+
+def _whole(rows: int, played: int, ends: Floats, last: Floats) -> float:
+    """Seconds of all rows: the played ones, and the others at the rate of the played run's middle."""
+    total = float(ends[-1])
+    if rows <= played:
+        return total
+    done = np.sort(ends[last.astype(np.int64)])
+    early, late = played // 4, played - 1 - played // 4
+    span = float(done[late] - done[early])
+    per_row = span / (late - early) if span > 0 else total / played
+    runs = -(-rows // WINDOW_ROWS)  # each begins and ends with a batch that is not full
+    return max(0.0, total - played * per_row) * runs + rows * per_row
+
+
+def _percentiles(values: Floats) -> tuple[float, ...]:
+    return tuple(float(x) for x in np.percentile(values, [float(p[1:]) for p in PERCENTILES]))
+
+
+# columns of a stretch of steps
+_COUNT, _TOKENS, _PROMPT, _STARTED, _DECODING, _KEYS = range(6)
+
+
+class _Player:
+    """The schedule of `rows` rows: prompts fill what decoding rows leave of a step's tokens, while lanes are free."""
+
+    def __init__(self, model: StepModel, work: Workload, rows: int) -> None:
+        self._work = work
+        self._budget = model.placement.step_tokens
+        self._lanes = model.placement.max_rows
+        self._prompts = np.maximum(np.round(draws(work.own, rows) * work.fresh), 1).astype(int).tolist()
+        self._contexts = np.round(draws(work.own, rows)).astype(int).tolist()
+        self._lengths = schedule_lengths(work, rows).astype(int).tolist()
+        self._waiting = 0  # the next row to admit
+        self._shared_left = work.shared
+        self._part = 0  # tokens of the next row's prompt that are computed
+        self._ending: list[tuple[int, int]] = []  # decoding rows by the clock of their last token
+        self._clock = 0  # engine steps so far
+        self._keys = 0.0  # keys in the lanes of decoding rows
+        self._schedule = _Schedule([], [-1] * rows, [0] * rows, [0] * rows)
+
+    def play(self) -> _Schedule:
+        rows, schedule = len(self._prompts), self._schedule
+        while self._waiting < rows or self._ending:
+            prompt, begun = self._fill(max(self._budget - len(self._ending), 0))
+            number, decoding = len(schedule.steps), len(self._ending)
+            count = 1 if prompt or not decoding else self._ending[0][0] - self._clock
+            keys = self._keys + decoding * (count - 1) / 2
+            tokens = prompt + decoding + len(begun) * self._work.tail
+            schedule.steps.append((count, tokens, prompt, len(begun), decoding, keys))
+            self._clock += count
+            self._keys += decoding * count
+            self._end(number)
+            for row in begun:
+                self._begin(row, number)
+        return schedule
+
+    def _fill(self, room: int) -> tuple[int, list[int]]:
+        """Prompt tokens of the next step, and the rows whose prompts it ends."""
+        work, used = self._work, 0
+        begun: list[int] = []
+        if self._shared_left and room:
+            used = min(self._shared_left, room)
+            self._shared_left -= used
+            if self._waiting < len(self._prompts):
+                self._admit(self._waiting)
+        free = self._lanes - len(self._ending) if work.decodes else len(self._prompts)
+        while self._waiting < len(self._prompts) and len(begun) < free and not self._shared_left:
+            todo = self._prompts[self._waiting] - self._part
+            left = room - used
+            if todo + work.tail > left and (todo + work.tail <= self._budget or left <= 1):
+                break
+            count = min(todo, max(left - work.tail, 1))
+            self._admit(self._waiting)
+            used += count
+            if count < todo:
+                self._part += count
+                break
+            begun.append(self._waiting)
+            self._waiting, self._part = self._waiting + 1, 0
+        return used, begun
+
+    def _admit(self, row: int) -> None:
+        if self._schedule.admitted[row] < 0 and not self._shared_left:
+            self._schedule.admitted[row] = len(self._schedule.steps)
+
+    def _begin(self, row: int, number: int) -> None:
+        """The row's prompt is stored and its first token drawn, in step `number`."""
+        self._schedule.first[row] = self._schedule.last[row] = number
+        if self._work.decodes and self._lengths[row] > 1:
+            heapq.heappush(self._ending, (self._clock + self._lengths[row] - 1, row))
+            self._keys += self._contexts[row] + 1
+
+    def _end(self, number: int) -> None:
+        while self._ending and self._ending[0][0] <= self._clock:
+            _, row = heapq.heappop(self._ending)
+            self._schedule.last[row] = number
+            self._keys -= self._contexts[row] + self._lengths[row]
+
+
+def _price(model: StepModel, work: Workload, schedule: _Schedule) -> Floats:
+    """Seconds of one step of each stretch."""
+    columns = np.array(schedule.steps, np.float64).T
+    tokens, prompt, started, decoding = (columns[i] for i in (_TOKENS, _PROMPT, _STARTED, _DECODING))
+    return model.seconds(steps_of(work, tokens, prompt, started, decoding, columns[_KEYS]))
+
+
+def steps_of(work: Workload, tokens: Floats, prompt: Floats, started: Floats, decoding: Floats, keys: Floats) -> Steps:
+    """Steps that read `prompt` prompt tokens, end `started` prompts and decode for `decoding` rows."""
+    tails = started * work.tail
+    run = np.maximum(prompt / np.maximum(started, 1), 1)
+    own = np.mean(np.square(work.own)) / (2 * max(work.mean_own, 1.0)) + 0.5
+    return Steps(
+        tokens=tokens,
+        outputs=started + tails + decoding,
+        head_rows=tails + (started if work.decodes else 0.0) + decoding,
+        label_values=(started + tails) * float(work.labels),
+        own_pairs=prompt * own + tails * work.mean_own,
+        run=run,
+        shared_pairs=tokens * float(work.shared),
+        decode_keys=keys,
+        decoding=decoding,
+        started=started,
+    )

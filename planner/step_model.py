@@ -1,0 +1,121 @@
+"""Seconds of an engine's steps on given hardware: one formula for closed forms and for simulated schedules alike."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from dql.models.shape import ModelShape
+from dql.planner.hardware import BYTES_PER_VALUE, Floats, Hardware, Operators
+from dql.planner.physical import Placement
+
+_ACTIVATION_BYTES = {"fp32": 4.0}  # 16-bit elsewhere
+_ELEMENTWISE = 14.0  # passes over a layer's hidden state by norms, rotation, residuals and the like
+
+
+def zero() -> Floats:
+    return np.zeros(1)
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """Work of many steps, one entry each (all arrays broadcast together).
+
+    tokens: packed into the step. outputs: tokens whose last hidden state is wanted. head_rows: rows through the whole
+    LM head; label_rows: rows through `labels` of it. Pairs of a token and a key it attends to, by where the key lies:
+    own_pairs with runs of `run` new tokens, shared_pairs in dense runs, decode_keys in the lanes of decoding rows.
+    decoding: rows that decode. started: rows whose prompts end.
+    """
+
+    tokens: Floats
+    outputs: Floats
+    head_rows: Floats
+    label_values: Floats = field(default_factory=zero)
+    own_pairs: Floats = field(default_factory=zero)
+    run: Floats = field(default_factory=lambda: np.ones(1))
+    shared_pairs: Floats = field(default_factory=zero)
+    decode_keys: Floats = field(default_factory=zero)
+    decoding: Floats = field(default_factory=zero)
+    started: Floats = field(default_factory=zero)
+
+
+@dataclass(frozen=True, slots=True)
+class StepModel:
+    """One model in one placement on one kind of hardware."""
+
+    hardware: Hardware
+    shape: ModelShape
+    placement: Placement
+
+    def seconds(self, steps: Steps) -> Floats:
+        """Seconds of each step. In a pipeline the step is cut in as many parts as there are stages, which work side by
+        side: it takes as long as one part through all of them.
+        """
+        parts = np.minimum(self.placement.pipeline_parallel, np.maximum(steps.tokens, 1))
+        host = self.hardware.step_seconds + self.hardware.layer_seconds * self.shape.num_layers
+        rows = self.hardware.row_seconds * steps.decoding + self.hardware.start_seconds * steps.started
+        found: Floats = host + rows + self._layers(steps, parts) + self._head(steps, parts)
+        return found
+
+    def _layers(self, steps: Steps, parts: Floats) -> Floats:
+        shape, shards = self.shape, self.placement.tensor_parallel
+        tokens = steps.tokens / parts
+        whole = shape.num_layers - _tail_share(shape) * (1 - np.minimum(steps.outputs / np.maximum(steps.tokens, 1), 1))
+        per_layer = shape.matmul_parameters / shape.num_layers / shards
+        linear = self._product(per_layer, tokens) / self._operators.linear(tokens)
+        seconds: Floats = whole * linear * np.where(steps.tokens > 0, 1.0, 0.0)
+        seconds = seconds + shape.num_layers * (self._attention(steps) / parts / shards)
+        if self.hardware.kind != "cpu":  # measured layers of a CPU have these passes in them
+            size = tokens * shape.hidden_size * self._activation_bytes
+            seconds = seconds + shape.num_layers * size * _ELEMENTWISE / self.hardware.bandwidth / 0.8
+        if shards > 1:
+            size = tokens * shape.hidden_size * self._activation_bytes
+            seconds = seconds + 2 * shape.num_layers * self.hardware.all_reduce(size)
+        return seconds
+
+    def _attention(self, steps: Steps) -> Floats:
+        """Seconds of one layer."""
+        operators, pair = self._operators, 4.0 * self.shape.query_size
+        key_bytes = 2 * self.shape.kv_size * BYTES_PER_VALUE[self.placement.kv_cache]
+        own = steps.own_pairs * pair / self._peak / operators.own_attention(steps.run)
+        shared = steps.shared_pairs * pair / self._peak / operators.shared_attention(steps.tokens)
+        light = np.maximum(
+            steps.decode_keys * key_bytes / self.hardware.bandwidth, steps.decode_keys * pair / self._peak
+        )
+        found: Floats = own + shared + light / operators.decode_attention(steps.decode_keys)
+        return found
+
+    def _head(self, steps: Steps, parts: Floats) -> Floats:
+        parameters = self.shape.embedding_parameters / self.placement.tensor_parallel
+        rows = steps.head_rows / parts
+        whole = self._product(parameters, rows, head=True) / self._operators.head(rows)
+        labels = steps.label_values * self.shape.hidden_size * 2 / self._peak / self._operators.linear(steps.outputs)
+        found: Floats = np.where(rows > 0, whole, 0.0) + labels
+        return found
+
+    def _product(self, parameters: float, rows: Floats, *, head: bool = False) -> Floats:
+        """Seconds of matrices with so many parameters over `rows` rows, at the speed of light."""
+        weight_bytes = BYTES_PER_VALUE[self.placement.weights]
+        if head and weight_bytes < 2:
+            weight_bytes = 2.0  # the head stays in 16 bits
+        found: Floats = np.maximum(
+            2 * parameters * rows / self._peak, parameters * weight_bytes / self.hardware.bandwidth
+        )
+        return found
+
+    @property
+    def _operators(self) -> Operators:
+        return self.hardware.operators_for(self.placement.weights, self.shape)
+
+    @property
+    def _peak(self) -> float:
+        return self.hardware.peak[self.placement.weights]
+
+    @property
+    def _activation_bytes(self) -> float:
+        return _ACTIVATION_BYTES.get(self.placement.weights, 2.0)
+
+
+def _tail_share(shape: ModelShape) -> float:
+    """The share of the last layer that runs for outputs alone: all but queries, keys and values."""
+    first = shape.hidden_size * (shape.query_size + 2 * shape.kv_size)
+    return 1 - first / (shape.matmul_parameters / shape.num_layers)

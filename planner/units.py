@@ -1,0 +1,32 @@
+"""Figures as people read them."""
+
+
+def seconds_text(value: float) -> str:
+    """'180 ms', '28 s', '4.2 min', '3.1 h'; three digits at most."""
+    if value < 1:
+        return f"{_short(value * 1000)} ms"
+    if value < 600:
+        return f"{_short(value)} s"
+    return f"{_short(value / 60)} min" if value < 36_000 else f"{_short(value / 3600)} h"
+
+
+def bytes_text(value: float) -> str:
+    """'820 MiB', '1.1 GiB'."""
+    return f"{_short(value / 2**20)} MiB" if value < 0.95 * 2**30 else f"{_short(value / 2**30)} GiB"
+
+
+def rate_text(value: float) -> str:
+    """A rate without its unit: '4.5', '1,200'."""
+    return _short(value)
+
+
+def usd_text(value: float) -> str:
+    """'0.41 USD', '1,230 USD'."""
+    return f"{_short(value)} USD"
+
+
+def _short(value: float) -> str:
+    """Two significant digits below a hundred, whole numbers above."""
+    if value >= 99.5:
+        return f"{value:,.0f}"
+    return f"{value:.2g}" if value else "0"

@@ -1,0 +1,97 @@
+"""What one call asks of a model, as the cost model sees it: how many rows, how long, how much of it shared."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from dql.planner.lengths import Lengths, expected_outputs, mean
+from dql.planner.physical import CallExec
+from dql.planner.statistics import CallStatistics
+
+DENSE_ROWS, DENSE_TOKENS = 8, 32  # from so many rows over so many tokens the engine reads a shared run in one product
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """One call. Lengths are quantiles from shortest to longest, `QUANTILES` of them or one where all are equal.
+
+    rows: prompts asked for; distinct: those that run. shared: tokens of the run that all rows attend to together.
+    own: tokens of a prompt below it; fresh: the share of those that no other prompt computes. tail: label tokens fed
+    per row. labels: label rows of the head. outputs: tokens drawn per row, () for scoring. sure: the outputs are known,
+    by their bound or from earlier runs.
+    """
+
+    rows: int
+    distinct: int
+    shared: int
+    own: Lengths
+    fresh: float = 1.0
+    tail: int = 0
+    labels: int = 0
+    outputs: Lengths = ()
+    longest_output: int = 0
+    sure: bool = True
+    exact: bool = True
+
+    @property
+    def decodes(self) -> bool:
+        return bool(self.outputs)
+
+    @property
+    def mean_own(self) -> float:
+        return mean(self.own)
+
+    @property
+    def mean_output(self) -> float:
+        return mean(self.outputs) if self.outputs else 0.0
+
+    @property
+    def prefilled(self) -> float:
+        """Prompt tokens that are computed."""
+        return self.shared + self.distinct * self.mean_own * self.fresh
+
+    @property
+    def lane(self) -> int:
+        """Most KV slots that a row takes beside the shared run."""
+        new = max(self.longest_output - 1, 0) if self.decodes else self.tail
+        return int(np.ceil(self.own[-1])) + new
+
+    def with_max_tokens(self, count: int) -> "Workload":
+        """The same with answers cut at `count` tokens."""
+        if not self.outputs:
+            return self
+        cut = tuple(min(length, float(count)) for length in self.outputs)
+        return replace(self, outputs=cut, longest_output=min(count, self.longest_output))
+
+
+def workload(
+    call: CallExec,
+    counted: CallStatistics,
+    label_ids: Sequence[tuple[int, ...]] = (),
+    outputs: Lengths | None = None,
+) -> Workload:
+    """The workload of a counted call. `outputs` are answer lengths known from earlier runs of the same template."""
+    lengths = counted.lengths or (float(counted.longest),)
+    dense = counted.shared >= DENSE_TOKENS and counted.distinct >= DENSE_ROWS
+    shared = counted.shared if dense else 0
+    own = tuple(max(1.0, length - shared) for length in lengths)
+    below = counted.distinct_tokens - shared * counted.distinct
+    fresh = min(1.0, max(counted.computed - shared, 0) / below) if below > 0 else 1.0
+    inner = {label[:end] for label in label_ids for end in range(1, len(label))}
+    edges = {label[:end] for label in label_ids for end in range(1, len(label) + 1)}
+    scored = call.op != "generate"
+    drawn = () if scored else outputs or expected_outputs(call.decoding.max_tokens)
+    return Workload(
+        rows=counted.rows,
+        distinct=counted.distinct,
+        shared=shared,
+        own=own,
+        fresh=fresh,
+        tail=len(inner) if scored else 0,
+        labels=len({edge[-1] for edge in edges}) if scored else 0,
+        outputs=tuple(min(length, float(call.decoding.max_tokens)) for length in drawn),
+        longest_output=0 if scored else call.decoding.max_tokens,
+        sure=scored or outputs is not None,
+        exact=counted.exact,
+    )
