@@ -18,7 +18,7 @@ from dql.planner.logical import LogicalPlan, Scan, terms
 from dql.planner.lookup import Rows
 from dql.planner.places import placed
 from dql.planner.prepare import blamed, typed
-from dql.planner.scope import Fields, Known, PlanScope, Scope, describe, inputs_of, with_ctes
+from dql.planner.scope import Fields, Known, PlanScope, Scope, alone, describe, inputs_of, with_ctes
 from dql.planner.sugar import desugar
 
 
@@ -158,12 +158,25 @@ def _bind_select(select: ast.Select, query: ast.Query, env: Environment) -> tupl
     fields = _fields(select, query, scope, env, written)
     items: Items = []
     for item in select.items:
-        if isinstance(item.expr, ast.Star):
+        if isinstance(item.expr, ast.Star) and has_inference(item.expr):
+            items += _replaced(item.expr, scope)
+        elif isinstance(item.expr, ast.Star) or _is_columns(item.expr):
             items += [(name, Known(column.ref)) for name, column in scope.star(item.expr)]
         else:
             items.append((item.alias or "", item.expr))
     named = [(f.name, expr) for f, (_, expr) in zip(fields, items, strict=True)]
     return Block(env, scope, select, query, named).bind(), fields
+
+
+def _replaced(star: ast.Star, scope: Scope | PlanScope) -> Items:
+    """The columns of `* REPLACE (… AS name)` with inference in it."""
+    new = {item.alias.lower(): item.expr for item in star.replace if item.alias and isinstance(item.expr, ast.Expr)}
+    columns = scope.star(replace(star, replace=()))
+    return [(name, new.get(name.lower(), Known(column.ref))) for name, column in columns]
+
+
+def _is_columns(expr: ast.Expr) -> bool:
+    return isinstance(expr, ast.Call) and expr.name[-1].lower() == "columns"
 
 
 def _rows(select: ast.Select, scope: Scope | PlanScope, env: Environment) -> Rows | None:
@@ -191,7 +204,7 @@ def _plan_scope(select: ast.Select, query: ast.Query, env: Environment) -> PlanS
     if table.columns or table.sample or table.lateral or select.sample or not is_structured(table.query):
         return None
     parts = (*_clauses(select), *query.order_by)
-    if any(_needs_sql(n) for part in parts for n in walk(part)):
+    if any(_needs_sql(n, env) for part in parts for n in walk(part)):
         return None
     plan, fields = bind_query(table.query, env)
     return PlanScope(env, table.alias, plan, fields)
@@ -204,9 +217,12 @@ def _clauses(select: ast.Select) -> Iterator[ast.Node]:
             yield part
 
 
-def _needs_sql(node: ast.Node) -> bool:
-    return isinstance(node, ast.Query) or (
-        isinstance(node, ast.Star) and bool(node.replace or node.rename or node.like)
+def _needs_sql(node: ast.Node, env: Environment) -> bool:
+    """Whether only DuckDB can tell what a part of a block means over its FROM."""
+    if isinstance(node, ast.Query):
+        return is_structured(node) or alone(node, env) is None
+    return (isinstance(node, ast.Star) and bool(node.replace or node.rename or node.like)) or (
+        isinstance(node, ast.Expr) and _is_columns(node)
     )
 
 

@@ -7,14 +7,16 @@ Calls of a clause are inferred right before it; the rules then move what can be 
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from dql.errors import BindError
 from dql.grammar import ast
+from dql.grammar.template import substitute
 from dql.grammar.unparse import to_sql
-from dql.grammar.walk import children, transform, with_children
+from dql.grammar.walk import children, transform, walk, with_children
 from dql.planner.calls import is_aggregate
 from dql.planner.environment import Environment
-from dql.planner.guards import Extractor, Inference
+from dql.planner.guards import Extractor, Inference, has_inference
 from dql.planner.logical import (
     Aggregate,
     Column,
@@ -29,7 +31,7 @@ from dql.planner.logical import (
     terms,
     transform_plan,
 )
-from dql.planner.scope import Known, PlanScope, Scope
+from dql.planner.scope import Known, PlanScope, Scope, alone
 
 Items = list[tuple[str, ast.Expr]]
 
@@ -53,10 +55,14 @@ class Block:
     items: Items
     plan: LogicalPlan = field(default_factory=_Hole)
     known: dict[ast.Expr, ast.Expr] = field(default_factory=dict)
+    grouped: bool = False
     extractor: Extractor = field(init=False)
 
     def __post_init__(self) -> None:
         self.extractor = Extractor(self.env)
+        written, self.items = self.items, []
+        for name, expr in written:  # an item may read the aliases before it
+            self.items.append((name, self.resolve(expr)))
 
     def bind(self) -> LogicalPlan:
         """The whole block's plan; its columns are the select list's."""
@@ -80,17 +86,20 @@ class Block:
         found = self._outermost(self._is_aggregate)
         if self.select.group_by is None and not found:
             return
+        self.known |= self._alone()
         grouping = self._grouping()
         keys = [key for g in grouping for key in _keys(g)]
-        exprs = list(dict.fromkeys([*keys, *found]))
-        values = [self.value(expr) for expr in exprs]
+        around = [e for e in self._outermost(_is_query) if e not in self.known]
+        exprs = list(dict.fromkeys([*keys, *found, *around]))
+        values = [self._grouped_value(expr) if expr in around else self.value(expr) for expr in exprs]
         self.infer()
         outputs = tuple(self.env.new_column(label(expr)) for expr in exprs)
         inner = dict(zip(exprs, values, strict=True))
         grouped = tuple(_replace(g, {k: inner[k] for k in keys}) for g in grouping)
         self.plan = Aggregate(self.plan, outputs, tuple(values), grouped)  # type: ignore[arg-type]
-        self.known = {e: Known(c.ref) for e, c in zip(exprs, outputs, strict=True)}
+        self.known |= {e: Known(c.ref) for e, c in zip(exprs, outputs, strict=True)}
         self.extractor = Extractor(self.env)  # answers from below the grouping are no columns of its rows
+        self.grouped = True
 
     def window(self) -> None:
         """Window functions: the calls inside them are inferred below; each becomes a column."""
@@ -129,7 +138,10 @@ class Block:
         """`expr` over plan columns; its calls are collected."""
         user = _replace(expr, self.known)
         assert isinstance(user, ast.Expr)
-        return self.extractor.extract(self.scope.internal(user))
+        internal = self.scope.internal(user)
+        if self.grouped:
+            self._check_grouped(internal)
+        return self.extractor.extract(internal)
 
     def infer(self) -> None:
         """Put the calls collected so far on top of the plan."""
@@ -137,18 +149,12 @@ class Block:
 
     def resolve(self, expr: ast.Expr, prefer_alias: bool = False) -> ast.Expr:
         """`expr` with aliases of the select list replaced; a column of FROM wins unless `prefer_alias`."""
-        aliases = {name.lower(): e for name, e in reversed(self.items)}
-
-        def visit(node: ast.Node) -> ast.Node:
-            if isinstance(node, ast.Column) and len(node.path) == 1 and node.path[0].lower() in aliases:
-                name = node.path[0].lower()
-                if aliases[name] != node and (prefer_alias or name not in self.scope.known):
-                    return ast.Paren(aliases[name], span=node.span)
-            return node
-
-        found = transform(expr, visit)
-        assert isinstance(found, ast.Expr)
-        return found
+        aliases = {
+            name.lower(): ast.Paren(value, span=value.span)
+            for name, value in reversed(self.items)
+            if value != ast.Column((name,)) and (prefer_alias or name.lower() not in self.scope.known)
+        }
+        return substitute(expr, aliases) if aliases else expr
 
     def item(self, expr: ast.Expr, clause: str) -> ast.Expr:
         """An item of ORDER BY, GROUP BY or DISTINCT ON: a position, an alias or an expression."""
@@ -156,8 +162,25 @@ class Block:
             if not 1 <= int(expr.text) <= len(self.items):
                 raise BindError(f"{clause} {expr.text}: there are {len(self.items)} columns", span=expr.span)
             return self.items[int(expr.text) - 1][1]
-        found = self.resolve(expr, prefer_alias=clause != "GROUP BY")
+        found = self.resolve(expr, prefer_alias=clause != "GROUP BY" and isinstance(expr, ast.Column))
         return found.expr if isinstance(found, ast.Paren) else found
+
+    def _alone(self) -> dict[ast.Expr, ast.Expr]:
+        """Subqueries that read nothing around them: they have one value, above the grouping as below."""
+        queries = [e for e in self._outermost(_is_query) if not isinstance(e, ast.In)]
+        return {e: Known(found) for e in queries if (found := alone(e, self.env)) is not None}
+
+    def _grouped_value(self, expr: ast.Expr) -> ast.Expr:
+        """A subquery that reads the grouping keys alone: it has one value in a group."""
+        return ast.Call(("any_value",), (self.value(expr),))
+
+    def _check_grouped(self, expr: ast.Expr) -> None:
+        known = {c.name for c in self.plan.columns}
+        for node in walk(expr):
+            if isinstance(node, ast.Column) and (label := self.scope.label(node)) and node.path[0] not in known:
+                what = f"column {label} is neither grouped by nor inside an aggregate"
+                hint = f"add it to GROUP BY, or take any_value({label})"
+                raise BindError(what, span=node.span, hint=hint)
 
     def _inside(self, node: ast.Node) -> ast.Node:
         if isinstance(node, ast.Expr):
@@ -187,7 +210,12 @@ class Block:
             return ()
         if not group_by.items:  # GROUP BY ALL: what holds no aggregate
             return tuple(e for _, e in self.items if not any(True for _ in _matches(e, self._is_aggregate)))
-        return tuple(g if isinstance(g, ast.GroupingSets) else self.item(g, "GROUP BY") for g in group_by.items)
+        return tuple(self._grouping_item(g) for g in group_by.items)
+
+    def _grouping_item(self, node: ast.Node) -> Any:
+        if _holds_keys(node):
+            return with_children(node, [self._grouping_item(child) for child in children(node)])
+        return self.item(node, "GROUP BY") if isinstance(node, ast.Expr) else node
 
 
 def label(expr: ast.Expr) -> str:
@@ -210,11 +238,22 @@ def _matches(node: ast.Node, wanted: Callable[[ast.Node], bool]) -> Iterator[ast
         yield from _matches(child, wanted)
 
 
+def _is_query(node: ast.Node) -> bool:
+    if isinstance(node, ast.In):
+        return isinstance(node.container, ast.Subquery) and not has_inference(node)
+    return isinstance(node, ast.Subquery | ast.Exists | ast.ArraySubquery)
+
+
+def _holds_keys(grouping: ast.Node) -> bool:
+    """Whether a grouping item is a list of keys."""
+    return isinstance(grouping, ast.GroupingSets | ast.Row | ast.Paren) or (
+        isinstance(grouping, ast.Call) and grouping.name[-1].lower() in ("rollup", "cube")
+    )
+
+
 def _keys(grouping: ast.Node) -> list[ast.Expr]:
     """The expressions that a grouping item groups by."""
-    if isinstance(grouping, ast.GroupingSets | ast.Row | ast.Paren) or (
-        isinstance(grouping, ast.Call) and grouping.name[-1].lower() in ("rollup", "cube")
-    ):
+    if _holds_keys(grouping):
         return [key for child in children(grouping) for key in _keys(child)]
     return [grouping] if isinstance(grouping, ast.Expr) else []
 

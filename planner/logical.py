@@ -6,12 +6,15 @@ Relational text that inference does not touch stays one `Scan`, DuckDB's own SQL
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Literal
+from typing import Literal, TypeVar
 
 from dql.grammar import ast
 from dql.grammar.walk import children as ast_children
-from dql.grammar.walk import walk
+from dql.grammar.walk import transform, walk
 from dql.grammar.walk import with_children as ast_with
+
+N = TypeVar("N", bound=ast.Node)
+_VOLATILE = frozenset(("random", "uuid", "gen_random_uuid", "uuidv4", "uuidv7", "nextval", "currval"))
 
 Operator = Literal["generate", "classify", "filter", "score", "count_tokens"]
 
@@ -285,3 +288,20 @@ def conjunction(parts: Sequence[ast.Expr]) -> ast.Expr | None:
     """All of the parts as one predicate; None where there are none."""
     wrapped = tuple(part if isinstance(part, ast.Paren) else ast.Paren(part) for part in parts)
     return None if not wrapped else wrapped[0] if len(wrapped) == 1 else ast.And(wrapped)
+
+
+def over_outputs(node: N, outputs: Sequence[Column], exprs: Sequence[ast.Expr]) -> N | None:
+    """`node` over the input of a projection rather than its outputs; None where it reads what is drawn afresh."""
+    values = {c.name: e if isinstance(e, ast.Column) else ast.Paren(e) for c, e in zip(outputs, exprs, strict=True)}
+    if any(is_volatile(values[name]) for name in column_names(node) & values.keys()):
+        return None
+
+    def visit(current: ast.Node) -> ast.Node:
+        return values.get(current.path[0], current) if isinstance(current, ast.Column) else current
+
+    return transform(node, visit)  # type: ignore[return-value]
+
+
+def is_volatile(node: ast.Node) -> bool:
+    """Whether evaluating an expression twice may give two values."""
+    return any(isinstance(n, ast.Call) and n.name[-1].lower() in _VOLATILE for n in walk(node))

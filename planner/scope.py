@@ -6,25 +6,27 @@ A leaf is what only DuckDB can resolve in the user's own FROM: a column, a star,
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from dql.catalog import behind, quote_name
 from dql.errors import BindError, DqlError, UnsupportedError, name_hint
 from dql.grammar import ast
 from dql.grammar.unparse import to_sql
-from dql.grammar.walk import children, with_children
+from dql.grammar.walk import children, transform, walk, with_children
 from dql.planner.environment import ColumnInfo, Environment
 from dql.planner.guards import has_inference
 from dql.planner.logical import Column, LogicalPlan, Scan
 from dql.planner.places import placed
 
+N = TypeVar("N", bound=ast.Node)
 Fields = tuple[ColumnInfo, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Known(ast.Expr):
-    """A plan column inside an expression that is otherwise still the user's."""
+    """A finished part, over plan columns, of an expression that is otherwise still the user's."""
 
-    column: ast.Column
+    expr: ast.Expr
 
 
 class Scope:
@@ -80,8 +82,8 @@ class Scope:
             self._items[node] = (self.env.new_column(_label(node), self._type(node)),)
         return replace(self._items[node][0].ref, span=node.span)
 
-    def star(self, node: ast.Star) -> tuple[tuple[str, Column], ...]:
-        """The columns of a star with their names."""
+    def star(self, node: ast.Expr | ast.Star) -> tuple[tuple[str, Column], ...]:
+        """The columns of a star, or of COLUMNS(…), with their names."""
         fields = self.describe(to_sql(node))
         if node not in self._items:
             self._items[node] = tuple(self.env.new_column(name, sql_type) for name, sql_type in fields)
@@ -92,6 +94,11 @@ class Scope:
         found = _internal(expr, self.leaf, frozenset())
         assert isinstance(found, ast.Expr)
         return found
+
+    def label(self, column: ast.Column) -> str | None:
+        """What the user calls this plan column; None if it is none of FROM's."""
+        found = (c for columns in self._items.values() for c in columns if c.name == column.path[0])
+        return next((c.label for c in found), None)
 
     def plan(self) -> Scan:
         """The plan that yields every leaf asked for, one row per row of FROM."""
@@ -133,8 +140,9 @@ class PlanScope:
         assert isinstance(found, ast.Expr)
         return found
 
-    def star(self, node: ast.Star) -> tuple[tuple[str, Column], ...]:
+    def star(self, node: ast.Expr | ast.Star) -> tuple[tuple[str, Column], ...]:
         """All columns but the excluded ones."""
+        assert isinstance(node, ast.Star), "blocks with COLUMNS do not stream"
         excluded = {path[-1].lower() for path in node.exclude}
         return tuple((c.label, c) for name, c in self._columns.items() if name not in excluded)
 
@@ -144,11 +152,19 @@ class PlanScope:
         row = ", ".join(f"CAST(NULL AS {t}) AS {quote_name(self._columns[n].label)}" for n, t in self.known.items())
         return (ast.DerivedTable(query=ast.Query(ast.Island(f"SELECT {row}")), alias=self._alias),)
 
+    def label(self, column: ast.Column) -> str | None:
+        """What the user calls this plan column; None if it is none of the query's."""
+        return next((c.label for c in self._columns.values() if c.name == column.path[0]), None)
+
     def plan(self) -> LogicalPlan:
         return self._plan
 
     def _leaf(self, node: ast.Expr) -> ast.Expr:
-        assert isinstance(node, ast.Column), "blocks with subqueries do not stream"
+        if not isinstance(node, ast.Column):
+            new = [
+                self.internal(n) if isinstance(n, ast.Expr) else _self_contained(n, self.env) for n in children(node)
+            ]
+            return with_children(node, new)  # type: ignore[return-value]
         path = node.path[1:] if len(node.path) > 1 and self._is_alias(node.path[0]) else node.path
         column = self._columns.get(path[0].lower())
         if column is None:
@@ -160,6 +176,22 @@ class PlanScope:
 
     def _is_alias(self, name: str) -> bool:
         return self._alias is not None and name.lower() == self._alias.lower() and name.lower() not in self.known
+
+
+def alone(node: N, env: Environment) -> N | None:
+    """`node` with its queries free of anything around them, or None where one reads the row around it."""
+    queries = [n for n in walk(node) if isinstance(n, ast.Query)]
+    try:
+        for query in queries:
+            describe(env, with_ctes(env, to_sql(query)))
+    except DqlError:
+        return None
+    return transform(node, lambda n: _self_contained(n, env))  # type: ignore[return-value]
+
+
+def _self_contained(node: ast.Node, env: Environment) -> ast.Node:
+    """A query with the CTEs that it reads; any other node as it is."""
+    return ast.Query(ast.Island(with_ctes(env, to_sql(node)))) if isinstance(node, ast.Query) else node
 
 
 def with_ctes(env: Environment, sql: str) -> str:
@@ -196,7 +228,7 @@ def inputs_of(sql: str, env: Environment) -> tuple[tuple[str, LogicalPlan], ...]
 def _internal(node: ast.Node, leaf: Callable[[ast.Expr], ast.Expr], bound: frozenset[str]) -> ast.Node:
     """Replace leaves top-down; names bound by a lambda or comprehension stay."""
     if isinstance(node, Known):
-        return node.column
+        return node.expr
     if isinstance(node, ast.Column):
         return node if node.path[0].lower() in bound else leaf(node)
     if isinstance(node, ast.Subquery | ast.Exists | ast.ArraySubquery | ast.Positional):

@@ -62,9 +62,11 @@ class FakeEngine(Engine):
     def _messages(self, tokens: Tokens) -> dict[str, str]:
         """Text by role. Only control ids part the messages, so data that spells them stays data."""
         starts, ends = np.flatnonzero(tokens == _START), np.flatnonzero(tokens == _END)
+        if not len(starts):  # one running text
+            return {"user": self._model.tokenizer.decode_batch([tokens])[0]}
         assert len(starts) == len(ends) + 1, "a control token came out of data"
         texts = self._model.tokenizer.decode_batch([tokens[a + 1 : b] for a, b in zip(starts, ends, strict=False)])
-        return dict(text.split("\n", 1) for text in texts)  # type: ignore[misc]
+        return {role: body for role, _, body in (text.partition("\n") for text in texts)}
 
     def _generate(self, request: Request, messages: dict[str, str]) -> Answer:
         task = request.task
@@ -84,8 +86,8 @@ class FakeEngine(Engine):
         assert isinstance(request.task, Score)
         found = _TEXT.search(messages["user"])
         assert found is not None, messages["user"]
-        labels = self._model.tokenizer.decode_batch([np.array(label[:-1]) for label in request.task.labels])
-        chosen = choose(found[1], labels)
+        labels = self._model.tokenizer.decode_batch([np.array(label) for label in request.task.labels])
+        chosen = choose(found[1], [label.strip() for label in labels])
         scores = np.full(len(labels), log((1 - _CHOSEN) / (len(labels) - 1)), np.float32)
         scores[chosen] = log(_CHOSEN)
         return Answer(request.id, np.empty(0, np.int32), scores, prompt_tokens=len(request.tokens))

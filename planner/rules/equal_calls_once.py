@@ -13,6 +13,7 @@ from dql.planner.logical import (
     Unary,
     Window,
     infer,
+    is_volatile,
     map_expressions,
     transform_plan,
 )
@@ -41,7 +42,7 @@ def equal_calls_once(plan: LogicalPlan) -> LogicalPlan:
 
 
 def _equal(one: InferCall, other: InferCall) -> bool:
-    return one.question == other.question and one.decoding.is_function
+    return one.question == other.question and one.decoding.is_function and not is_volatile(one.prompt)
 
 
 def _answered(call: InferCall, below: LogicalPlan) -> InferCall | None:
