@@ -7,8 +7,9 @@ from dql.errors import ParseError
 from dql.grammar.lexer import Lexer
 from dql.grammar.names import DQL_HEADS, DUCKDB_HEADS, INTERVAL_UNITS, RESERVED
 from dql.grammar.routing import statements
-from dql.grammar.scanner import Tokens, scan, unclosed
+from dql.grammar.scanner import scan, unclosed
 from dql.grammar.tables import Tables, load
+from dql.grammar.tokens import Tokens
 
 # What each rule that could start here stands for.
 _KINDS = {

@@ -7,8 +7,9 @@ from dql.errors import ParseError
 from dql.grammar.expected import expected_words, one_of
 from dql.grammar.lexer import Lexer
 from dql.grammar.names import FUNCTION_WORDS, INFERENCE_NAMES, RESERVED, words
-from dql.grammar.scanner import Tokens, scan
+from dql.grammar.scanner import scan
 from dql.grammar.tables import END, Tables
+from dql.grammar.tokens import Tokens
 
 _MAX_REPAIRED = 2_000  # tokens: past this no repair is tried
 _ALIKE = 0.72

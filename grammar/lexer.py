@@ -5,10 +5,10 @@ A word is a keyword only where the parser would shift it, else it is a name; a q
 
 from collections.abc import Callable, Iterator, Sequence
 
+from dql.grammar.blocks import is_sample, query_end
 from dql.grammar.names import INTERVAL_UNITS, ISLAND_HEADS, RESERVED
-from dql.grammar.routing import is_sample, query_end
-from dql.grammar.scanner import Tokens
 from dql.grammar.tables import Tables
+from dql.grammar.tokens import Tokens
 
 MAX_TOKENS = 50_000
 _COMPARISONS = frozenset(("==", "<>", "!=", "<", ">", "<=", ">="))

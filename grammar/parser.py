@@ -10,8 +10,9 @@ from dql.grammar.diagnose import Diagnosis
 from dql.grammar.driver import Driver, Unexpected
 from dql.grammar.lexer import Lexer
 from dql.grammar.routing import is_structured, statements
-from dql.grammar.scanner import Tokens, scan
+from dql.grammar.scanner import scan
 from dql.grammar.tables import load
+from dql.grammar.tokens import Tokens
 
 _NONE: frozenset[str] = frozenset()
 

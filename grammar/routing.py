@@ -3,8 +3,9 @@
 from collections.abc import Iterator
 from difflib import get_close_matches
 
+from dql.grammar.blocks import query_end
 from dql.grammar.names import DQL_HEADS, DUCKDB_HEADS, SHOWN, TRANSACTIONS, words
-from dql.grammar.scanner import Tokens
+from dql.grammar.tokens import Tokens
 
 _BRACKETS = frozenset("([{")
 _QUERY = words("SELECT WITH FROM VALUES TABLE (")
@@ -51,40 +52,6 @@ def is_structured(tokens: Tokens, lo: int, hi: int) -> bool:
     if head not in DUCKDB_HEADS:
         raise tokens.error("a statement cannot start like this", lo, _head_hint(tokens, lo))
     return False
-
-
-def query_end(tokens: Tokens, lo: int, hi: int, *, evaluated: bool = False) -> int:
-    """End of the query without brackets that starts at lo: its first clause that is only DQL's, or hi.
-
-    With `evaluated`, AGAINST ends it too.
-    """
-    i = lo
-    while i < hi:
-        word = tokens.upper[i]
-        if word in _BRACKETS:
-            i = tokens.match[i] + 1
-            continue
-        if word == ")" or (i > lo and _ends_query(tokens, i, evaluated=evaluated)):
-            return i
-        i += 1
-    return hi
-
-
-def is_sample(tokens: Tokens, i: int) -> bool:
-    """`USING SAMPLE 10%`, `USING SAMPLE reservoir(…)`; `USING sample` alone is a model."""
-    return tokens.upper[i + 1] == "SAMPLE" and (tokens.kind[i + 2] == "NUMBER" or tokens.upper[i + 3 : i + 4] == ["("])
-
-
-def _ends_query(tokens: Tokens, i: int, *, evaluated: bool) -> bool:
-    word, after = tokens.upper[i], tokens.upper[i + 1]
-    if word not in ("USING", "WITH", "INTO", "AGAINST") or tokens.upper[i - 1] in (".", "AS"):
-        return False
-    if word == "USING":
-        calls = tokens.upper[i + 2 : i + 3] == ["("] and after not in ("ANY", "CASCADE")  # PIVOT … USING sum(x)
-        return after != "(" and not calls and not is_sample(tokens, i)
-    if word == "WITH":
-        return after not in ("ORDINALITY", "TIME")
-    return word == "INTO" or evaluated
 
 
 def _is_explained(tokens: Tokens, lo: int, hi: int) -> bool:

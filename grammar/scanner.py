@@ -4,12 +4,12 @@ That is: which bracket closes which, which `(` opens a query, and how much infer
 """
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass, field
 from itertools import accumulate
 
 from dql.errors import ParseError
-from dql.grammar.names import DOTTED, FUNCTION_WORDS, INFERENCE_NAMES, NEVER_ALIAS, QUERY_HEADS, RESERVED, VERBS, words
+from dql.grammar.blocks import inference_marks, opens_query
+from dql.grammar.names import DOTTED, INFERENCE_NAMES
+from dql.grammar.tokens import Tokens
 
 MAX_CHARACTERS = 1_000_000
 MAX_BRACKETS = 1_000
@@ -35,55 +35,6 @@ _COMMENT_EDGE = re.compile(r"/\*|\*/")
 _CLOSES = {")": "(", "]": "[", "}": "{"}
 _PAIRS = {"(": ")", "[": "]", "{": "}"}
 _OPENS = frozenset(_PAIRS)
-_AFTER_QUERY = words("UNION INTERSECT EXCEPT ORDER LIMIT OFFSET USING")
-_CONTINUES = RESERVED - words("CASE CAST NULL TRUE FALSE ARRAY LAMBDA") | NEVER_ALIAS | words("IS LIKE BETWEEN")
-_BEFORE_VERB = words(
-    "( ) ; AS AGAINST EXPLAIN ANALYZE EVALUATE DESCRIBE SUMMARIZE UNION INTERSECT EXCEPT ALL NAME DISTINCT"
-)
-_BEFORE_QUERY = words("AS MATERIALIZED COPY AGAINST EXISTS")
-_DEFINES = words("FUNCTION MACRO TABLE VIEW EXISTS INTO")
-_ENDS_FROM = words("SELECT WHERE GROUP HAVING WINDOW QUALIFY ORDER LIMIT OFFSET UNION EXCEPT INTERSECT ON")
-
-
-@dataclass(slots=True)
-class Tokens:
-    """The tokens of a text as parallel lists; a token is known by its index. The last one is of kind EOF.
-
-    functions, tables: the names with inference it was scanned with. upper: the word in upper case, the symbol, or ""
-    for what is neither. match: index of the other bracket or -1. opens_query: whether this `(` opens a query.
-    inference: number of inference marks before each token.
-    """
-
-    text: str
-    functions: frozenset[str] = frozenset()
-    tables: frozenset[str] = frozenset()
-    kind: list[str] = field(default_factory=list)
-    start: list[int] = field(default_factory=list)
-    end: list[int] = field(default_factory=list)
-    upper: list[str] = field(default_factory=list)
-    match: list[int] = field(default_factory=list)
-    opens_query: list[bool] = field(default_factory=list)
-    inference: list[int] = field(default_factory=list)
-
-    def infers(self, lo: int, hi: int) -> bool:
-        """Is there inference in tokens lo to hi?"""
-        return self.inference[hi] > self.inference[lo]
-
-    def name(self, i: int) -> str:
-        """The token as a name in upper case, without quotes; "" if it is none."""
-        return self.spelling(i)[1:-1].replace('""', '"').upper() if self.kind[i] == "QUOTED" else self.upper[i]
-
-    def spelling(self, i: int) -> str:
-        """The token as written."""
-        return self.text[self.start[i] : self.end[i]]
-
-    def is_name(self, i: int) -> bool:
-        """A word or a quoted name."""
-        return self.kind[i] in ("WORD", "QUOTED")
-
-    def error(self, message: str, i: int, hint: str | None = None) -> ParseError:
-        """A ParseError at token i."""
-        return ParseError(message, text=self.text, span=(self.start[i], self.end[i]), hint=hint)
 
 
 def scan(text: str, functions: frozenset[str] = frozenset(), tables: frozenset[str] = frozenset()) -> Tokens:
@@ -104,11 +55,8 @@ def scan(text: str, functions: frozenset[str] = frozenset(), tables: frozenset[s
     tokens.opens_query = [False] * len(tokens.kind)
     for i in range(len(tokens.kind) - 1, -1, -1):  # inner brackets first
         if tokens.upper[i] == "(":
-            tokens.opens_query[i] = _opens_query(tokens, i)
-    marks = list(_marks(tokens, INFERENCE_NAMES | functions))
-    if tables:
-        marks = [a or b for a, b in zip(marks, _table_marks(tokens, tables), strict=True)]
-    tokens.inference = [0, *accumulate(marks)]
+            tokens.opens_query[i] = opens_query(tokens, i)
+    tokens.inference = [0, *accumulate(inference_marks(tokens, INFERENCE_NAMES | functions))]
     return tokens
 
 
@@ -122,18 +70,6 @@ def unclosed(text: str) -> str:
         elif symbol in _CLOSES and opened and opened[-1] == symbol:
             opened.pop()
     return "".join(reversed(opened))
-
-
-def is_verb(tokens: Tokens, i: int) -> bool:
-    """Does a verb's query start here? `GENERATE 'x'` and `EMBED body` do, `score + 1` and `extract(…)` do not."""
-    if tokens.upper[i] not in VERBS:
-        return False
-    kind, after = tokens.kind[i + 1], tokens.upper[i + 1]
-    if i > 1 and tokens.upper[i - 1] == "(" and tokens.upper[i - 2] in _BEFORE_QUERY and kind in ("NUMBER", "SYMBOL"):
-        return after not in (")", ",", ".")  # WITH x AS (CLASSIFY (a || b) IN …)
-    if after in FUNCTION_WORDS and tokens.upper[i + 2] != "(":  # FROM (score JOIN …), but EMBED left(body, 80)
-        return False
-    return kind in ("STRING", "QUOTED", "PARAM") or (kind == "WORD" and after not in _CONTINUES)
 
 
 def hole_end(text: str, start: int) -> int:
@@ -260,59 +196,3 @@ def _unmatched_hint(tokens: Tokens, opened: list[int]) -> str:
         return "no bracket is open here"
     line = tokens.text.count("\n", 0, tokens.start[opened[-1]]) + 1
     return f"the bracket open here is the {tokens.upper[opened[-1]]!r} of line {line}"
-
-
-def _opens_query(tokens: Tokens, i: int) -> bool:
-    upper, head = tokens.upper, tokens.upper[i + 1]
-    if head in QUERY_HEADS or is_verb(tokens, i + 1):
-        return True
-    if head == "VALUES":
-        return upper[i + 2] == "("
-    if head == "(" and tokens.opens_query[i + 1]:
-        # f((SELECT 1)) is a call; ((SELECT 1) + 2) an expression; ((SELECT 1) UNION …) a query
-        word = upper[i - 1] if i else ""
-        if word == "CHECK" or (word == "ON" and upper[i - 2] == "DISTINCT"):
-            return False
-        calls = i > 0 and tokens.is_name(i - 1) and word not in RESERVED and word not in ("EXISTS", "MATERIALIZED")
-        after = tokens.match[i + 1] + 1
-        return not calls and (after == tokens.match[i] or upper[after] in _AFTER_QUERY)
-    return False
-
-
-def _marks(tokens: Tokens, functions: frozenset[str]) -> Iterator[bool]:
-    """Whether a call of inference or a verb's query starts at each token."""
-    upper = tokens.upper
-    last = len(upper) - 1
-    for i, word in enumerate(upper):
-        if i < last and upper[i + 1] == "(" and (word or tokens.kind[i] == "QUOTED") and tokens.kind[i] != "SYMBOL":
-            yield tokens.name(i) in functions and (i == 0 or upper[i - 1] not in _DEFINES)
-        else:
-            if word not in VERBS:
-                yield False
-                continue
-            opens = i == 0 or upper[i - 1] in _BEFORE_VERB or _is_after_target(tokens, i)
-            yield opens and is_verb(tokens, i)
-
-
-def _is_after_target(tokens: Tokens, i: int) -> bool:
-    """`INSERT INTO schema.t` stands before token i."""
-    while i > 1 and tokens.is_name(i - 1) and tokens.upper[i - 2] == ".":
-        i -= 2
-    return i > 2 and tokens.is_name(i - 1) and tokens.upper[i - 2] == "INTO" and tokens.upper[i - 3] == "INSERT"
-
-
-def _table_marks(tokens: Tokens, tables: frozenset[str]) -> Iterator[bool]:
-    """Whether each token names a view with inference, in a FROM clause."""
-    inside = [False]  # per open bracket: are we in a FROM clause?
-    for i, word in enumerate(tokens.upper):
-        if word in _OPENS:
-            inside.append(inside[-1])
-        elif word in _CLOSES and len(inside) > 1:
-            inside.pop()
-        elif word in ("FROM", "JOIN", "TABLE"):
-            inside[-1] = True
-        elif word in _ENDS_FROM:
-            inside[-1] = False
-        before = tokens.upper[i - 1] if i else ""
-        starts = before in ("FROM", "JOIN", "TABLE", ",", "(", ".", "LATERAL")
-        yield inside[-1] and starts and tokens.is_name(i) and tokens.upper[i + 1] != "(" and tokens.name(i) in tables

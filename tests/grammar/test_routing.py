@@ -38,6 +38,9 @@ def query(text: str, **names: frozenset[str]) -> ast.Query:
         ("EVALUATE SELECT a FROM t AGAINST (SELECT b FROM u)", ["SELECT a FROM t", "SELECT b FROM u"]),
         ("COPY (SELECT AI_FILTER('x') FROM (FROM t)) TO 'o'", ["FROM t"]),
         ("SELECT AI_FILTER('x') FROM ((SELECT 1) UNION (SELECT 2))", ["(SELECT 1) UNION (SELECT 2)"]),
+        ("SELECT a FROM (SELECT a FROM (SELECT 1) USING m)", ["SELECT a FROM (SELECT 1)"]),
+        ("SELECT AI_FILTER('x') FROM (PIVOT t ON a USING sum(b))", ["PIVOT t ON a USING sum(b)"]),
+        ("SELECT AI_FILTER('x') FROM (FROM t USING SAMPLE 10%)", ["FROM t USING SAMPLE 10%"]),
         ("SELECT AI_FILTER('x'), f((SELECT 1)), ((SELECT 2) + 3)", ["SELECT 1", "SELECT 2"]),
     ],
 )

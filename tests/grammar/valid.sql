@@ -304,7 +304,9 @@ SELECT AI_FILTER('x'), string_agg(a, ', ' ORDER BY b DESC NULLS FIRST), percenti
 SELECT AI_FILTER('x'), extract(year FROM d), substring(s FROM 2 FOR 3), substring(s FROM 2), trim(BOTH 'x' FROM s), trim(LEADING FROM s), trim('x' FROM s), trim(TRAILING 'y' FROM s), position('a' IN s), overlay(s PLACING 'x' FROM 2 FOR 1), overlay(s PLACING 'x' FROM 2) FROM t
 SELECT AI_FILTER('x'), d AT TIME ZONE 'UTC', d AT TIME ZONE 'UTC' AT TIME ZONE 'CET', s COLLATE NOCASE, s COLLATE NOCASE.NOACCENT FROM t
 SELECT AI_FILTER('x'), struct_pack(a := 1, b => 2), f(DISTINCT a), f(ALL a), f(), f(a, ORDER_ => 1), a = ANY([1, 2]), a = SOME([1]), b > ALL (SELECT x FROM u) FROM t
-SELECT AI_FILTER('x'), $name, $1, ?, #1 FROM t
+SELECT AI_FILTER('x'), $name, $other, #1 FROM t
+SELECT AI_FILTER('x'), ?, ? FROM t
+SELECT AI_FILTER('x'), $1, $2 FROM t
 SELECT AI_FILTER('x'), EXISTS (SELECT 1 FROM u WHERE u.a = t.a), NOT EXISTS (FROM u), (SELECT max(x) FROM u), ((SELECT 1)), ((SELECT 1) + 2), f((SELECT 1)), ((((a)))) FROM t
 SELECT AI_FILTER('x'), x: a + 1, 1_000, .5, 1., 1e3, 1.5e-3, 'it''s', E'a\'b', E'\x41\u00e9\t', $$a ' b$$, $q$ a $$ ( $q$, '' FROM t
 SELECT AI_FILTER('x'), true, FALSE, null, DEFAULT FROM t
@@ -317,7 +319,7 @@ SELECT AI_FILTER('x'), grouping(a), {'k': lambda_}, [a, b,], f(a, b), x.y.z::INT
 -- star
 SELECT AI_FILTER('x'), * EXCLUDE (a, b) REPLACE (c + 1 AS c), t.* EXCLUDE d RENAME (e AS f) FROM t
 SELECT AI_FILTER('x'), * EXCEPT (a), * EXCLUDE (t.a, b), * RENAME (a AS b, t.c AS d), * REPLACE (AI_GENERATE('{a}') AS a) FROM t
-SELECT AI_FILTER('x'), * LIKE 'a%', * NOT LIKE 'b%', * SIMILAR TO 'c', t.* GLOB 'x*', s.t.* FROM t
+SELECT AI_FILTER('x'), * LIKE 'a%', * NOT LIKE 'b%', * SIMILAR TO 'c', t.* GLOB 'x*' FROM t
 SELECT AI_FILTER('x'), COLUMNS('a.*'), COLUMNS(* EXCLUDE x), COLUMNS(lambda c: c LIKE 'a%'), COUNT(*), COUNT(DISTINCT a), COUNT(t.*) FROM t
 
 -- FROM
