@@ -158,11 +158,11 @@ def _framed(model: Model, spec: PromptSpec) -> _Framed:
         return _Framed([*map(_Control, prefix), *spec.template, *map(_Control, suffix)])
     if template is None or (spec.task != "generate" and model.shape.parameters < _FOLLOWS_CHAT):
         return _Framed([*plain_frame(spec)], " ", _newline(tokenizer))
-    turns = chat_frame(spec)
+    turns, opening = chat_frame(spec)
     parts: list[Part | _Control] = []
     for part in template.parts([turn.role for turn in turns]):
         parts += turns[part].content if isinstance(part, int) else _constants(tokenizer, part)
-    return _Framed(parts, "", (_end_of_turn(model),))
+    return _Framed([*parts, opening], " " if opening else "", (_end_of_turn(model),))
 
 
 def _constants(tokenizer: Tokenizer, text: str) -> list[Part | _Control]:
