@@ -20,7 +20,8 @@ from dql.errors import ConfigError
 _MAX_PAIRS = 65_536
 _MAX_TENSORS = 65_536
 _MAX_STRING = 4 << 20  # bytes: the longest honest string is a chat template of some 20 kB
-_MAX_ARRAY = 4 << 20  # elements: merges of the largest vocabularies stay under one million
+_MAX_ARRAY = 4 << 20  # elements
+_MAX_STRINGS = 1 << 20  # of one array: merges of the largest vocabularies stay under 600,000
 _MAX_DIMENSIONS = 4
 _STRING, _ARRAY, _BOOL = 8, 9, 7
 _SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", _BOOL: "<?", 10: "<Q", 11: "<q", 12: "<d"}
@@ -240,7 +241,7 @@ class _Cursor:
 
     def _array(self, kind: int) -> Value:
         length = self.scalar("<Q")
-        if length > _MAX_ARRAY:
+        if length > (_MAX_STRINGS if kind == _STRING else _MAX_ARRAY):
             raise self.broken(f"an array of {length} elements at byte {self.position - 8}")
         if kind == _STRING:
             return self._strings(length)

@@ -49,11 +49,10 @@ def cached_snapshot(reference: HubReference) -> Path | None:
 def download_snapshot(reference: HubReference) -> Path:
     """Fetch what is missing of this model into the cache. Raises ConfigError with the hub's reason."""
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
         return Path(snapshot_download(reference.repo, revision=reference.revision, allow_patterns=_FILES))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
+    except Exception as error:  # the hub's errors and those of its transports share no base
         reason = str(error).strip().partition("\n")[0]
         raise ConfigError(
             f"{reference} could not be fetched: {reason}",
