@@ -13,7 +13,7 @@ from dql.kernels.attention_cpu import packed_cpu, paged_cpu, prefix_cpu
 from dql.kernels.attention_kernel import attention_kernel, base_two, cache_compute_type
 from dql.kernels.configs import choose, head_class
 from dql.kernels.kv_cache import KVCache
-from dql.kernels.language import cdiv, power_of_two, uses_triton
+from dql.kernels.language import cdiv, interpreting, power_of_two, uses_triton
 from dql.kernels.layout import INTEGERS, check, check_queries
 
 State = tuple[torch.Tensor, torch.Tensor]
@@ -134,9 +134,11 @@ def _launch(
     (_, heads, head_dim), kv_heads = q.shape, k.shape[1]
     out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
     lse = torch.empty(q.shape[:2], device=q.device)
+    scaled = cache is not None and cache.k_scales is not None
+    if scaled and q.dtype == torch.bfloat16 and not interpreting():
+        q = q.to(torch.float16)  # what the products take over an fp8 cache; in the kernel it would cost registers
     group, block_d = heads // kv_heads, power_of_two(max(head_dim, 16))
     length = "short" if max_queries * group <= SHORT else "long"
-    scaled = cache is not None and cache.k_scales is not None
     config = choose("attention", f"{length} {head_class(head_dim, scaled)}")
     grid = (query_offsets.shape[0] - 1, kv_heads, cdiv(max_queries * group, config.blocks["BLOCK_M"]))
     factor, cap = base_two(scale, softcap)

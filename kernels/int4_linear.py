@@ -37,13 +37,14 @@ def int4_linear(x: torch.Tensor, weight: Int4Weight) -> torch.Tensor:
 
 def _triton(x: torch.Tensor, weight: Int4Weight) -> torch.Tensor:
     (rows, _), outputs = x.shape, weight.outputs
-    config = choose("int4_linear", "any")
+    block_m = max(16, power_of_two(rows))
+    config = choose("int4_linear", f"{block_m} rows")
     splits = splits_of(outputs, weight.inputs, config.blocks["BLOCK_N"], GROUP)
     groups = weight.words.shape[0]
     parts = torch.empty((splits, rows, outputs), dtype=x.dtype if splits == 1 else torch.float32, device=x.device)
     _kernel[(cdiv(outputs, config.blocks["BLOCK_N"]), splits)](
         x, weight.words, weight.scales, weight.minimums, parts, rows, outputs, groups, cdiv(groups, splits),
-        COMPUTE=compute_type(x.dtype), BLOCK_M=max(16, power_of_two(rows)), **config.options(),
+        COMPUTE=compute_type(x.dtype), BLOCK_M=block_m, **config.options(),
     )  # fmt: skip
     return parts.view(rows, outputs) if splits == 1 else join_parts(parts, x.dtype)
 

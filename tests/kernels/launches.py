@@ -154,12 +154,11 @@ def eight_bits(kind: str) -> None:
                 quantized_linear(x, floats(rows), weight, floats(outputs), torch.bfloat16)
 
 
-def int4s() -> None:
+def int4s(rows: int) -> None:
     for outputs, inputs in SITES[:3]:
         groups = inputs // 128
         weight = Int4Weight(integers(groups, outputs, 16), floats(groups, outputs), floats(groups, outputs))
-        for rows in (1, 32, 64):
-            int4_linear(halves(rows, inputs), weight)
+        int4_linear(halves(rows, inputs), weight)
 
 
 def adapters() -> None:
@@ -198,7 +197,7 @@ LAUNCHES: dict[tuple[str, str], Callable[[], None]] = {
     ("eight_bit_linear", "fp8"): partial(eight_bits, "fp8"),
     ("eight_bit_linear", "int8"): partial(eight_bits, "int8"),
     ("eight_bit_linear", "w8a16"): partial(eight_bits, "w8a16"),
-    ("int4_linear", "any"): int4s,
+    **{("int4_linear", f"{rows} rows"): partial(int4s, rows) for rows in (16, 32, 64)},
     ("join_parts", "any"): partial(eight_bits, "fp8"),
     ("lora_shrink", "any"): adapters,
     ("lora_expand", "any"): adapters,
