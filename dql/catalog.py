@@ -213,7 +213,9 @@ class Catalog:
         missing = names - params.keys()
         if missing:
             name = sorted(missing)[0]
-            raise BindError(f"no value for parameter ${name}", hint=name_hint(name, params))
+            error = BindError(f"no value for parameter ${name}", hint=name_hint(name, params))
+            error.excerpt = f"${name}", 0
+            raise error
         return {name: params[name] for name in names} or None
 
 
@@ -286,6 +288,7 @@ def _errors() -> Iterator[None]:
 
 
 _PLACE = re.compile(r"\n+LINE (\d+): (.*)\n( *)\^+\s*$", re.DOTALL)
+_SOURCE = re.compile(r" when casting from source column _\d+")  # a plan's own name for it
 _NAMED = re.compile(r'[Cc]olumn "([^"]+)"|(?:Table|Function) with name "?([\w.]+)"? does not exist')
 
 
@@ -302,7 +305,7 @@ def translate(error: duckdb.Error) -> DqlError:
 
 
 def _translate(error: duckdb.Error, text: str) -> DqlError:
-    kind, _, message = text.partition(" Error: ")
+    kind, _, message = _SOURCE.sub("", text).partition(" Error: ")
     message, _, rest = (message or text).partition("\n")
     hint = " ".join(rest.split()) or None
     if isinstance(error, duckdb.InterruptException):

@@ -15,16 +15,6 @@ if TYPE_CHECKING:
 
 _PREVIEW_ROWS = 40
 
-ERRORS_SCHEMA = pa.schema(
-    [
-        ("row", pa.int64()),
-        ("column", pa.string()),
-        ("class", pa.string()),
-        ("message", pa.string()),
-        ("retryable", pa.bool_()),
-    ]
-)
-
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
@@ -99,13 +89,10 @@ class Result:
 
     def errors(self) -> pa.Table:
         """One row per failed row: its number, column, class, message, and whether a retry can help."""
+        from dql.executor.rejected import table
+
         self.arrow()
-        found = self._outcome.run.rejected if self._outcome.run is not None else []
-        rows = [
-            dict(zip(ERRORS_SCHEMA.names, (r.row, r.column, r.kind, r.message, r.retryable), strict=True))
-            for r in found
-        ]
-        return pa.Table.from_pylist(rows, schema=ERRORS_SCHEMA)
+        return table(self._outcome.run.rejected if self._outcome.run is not None else [])
 
     @property
     def interrupted(self) -> bool:

@@ -123,7 +123,12 @@ def start(planned: Planned, call: Call) -> "Run":
         on_error=str(contract.setting("on_error")),
         limit=contract.setting("reject_limit"),  # type: ignore[arg-type]
         on_overflow=str(contract.setting("on_overflow")),
+        rejects=contract.setting("rejects"),  # type: ignore[arg-type]
     )
+    if policy.rejects is not None:
+        _check_folder(policy.rejects, None)
+    if contract.setting("row_timeout") is not None:
+        raise UnsupportedError("row_timeout does not run yet", hint="cancel the query, or bound max_tokens")
     batch_size = contract.setting("batch_size")
     run = call.session.runtime.start(planned.query, policy, call.params, call.progress)
     run.context.batch_size = int(batch_size) if isinstance(batch_size, int) else None
@@ -157,7 +162,7 @@ def into(target: ast.Into, planned: Planned, call: Call) -> Result:
     return _written(run, path, planned, call)
 
 
-def _check_folder(path: str, span: ast.Span) -> None:
+def _check_folder(path: str, span: ast.Span | None) -> None:
     folder = Path(path).parent
     if not folder.is_dir():
         raise BindError(f"there is no folder {folder}", span=span, hint="create it first")

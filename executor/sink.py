@@ -98,18 +98,13 @@ class AtomicFile(AbstractContextManager["AtomicFile"]):
         self._waiting: list[pa.RecordBatch] = []
 
     def write(self, batches: Iterator[pa.RecordBatch]) -> None:
-        """Take all batches; small ones are written together."""
-        try:
-            for batch in batches:
-                if self._writer is None:
-                    self._writer = self._open(self._temporary, batch.schema)
-                self._waiting.append(batch)
-                rows = sum(b.num_rows for b in self._waiting)
-                if rows >= ROW_GROUP_ROWS or sum(b.nbytes for b in self._waiting) >= ROW_GROUP_BYTES:
-                    self._flush()
-            self._flush()
-        except OSError as error:
-            raise self._failed(error) from error
+        """Take all batches, of which there is at least one; small ones are written together."""
+        for batch in batches:
+            self._waiting.append(batch)
+            rows = sum(b.num_rows for b in self._waiting)
+            if rows >= ROW_GROUP_ROWS or sum(b.nbytes for b in self._waiting) >= ROW_GROUP_BYTES:
+                self._flush()
+        self._flush()
 
     def commit(self) -> None:
         """Make the file durable and visible under its name."""
@@ -132,9 +127,15 @@ class AtomicFile(AbstractContextManager["AtomicFile"]):
         self._temporary.unlink(missing_ok=True)
 
     def _flush(self) -> None:
-        if self._waiting and self._writer is not None:
+        if not self._waiting:
+            return
+        try:
+            if self._writer is None:
+                self._writer = self._open(self._temporary, self._waiting[0].schema)
             self._writer.write_table(pa.Table.from_batches(self._waiting))
-            self._waiting = []
+        except OSError as error:
+            raise self._failed(error) from error
+        self._waiting = []
 
     def _failed(self, error: OSError) -> ExecutionError:
         reason = error.strerror or str(error)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import cast
 
-from dql.errors import BindError, UnsupportedError, name_hint
+from dql.errors import BindError, DqlError, UnsupportedError, name_hint
 from dql.grammar import ast
 from dql.grammar.names import INFERENCE_NAMES
 from dql.grammar.template import parse_template
@@ -95,7 +95,7 @@ def bind_call(node: ast.Call, env: Environment, prepare: Callable[[ast.Expr], as
     call = InferCall(
         op=signature.op,
         prompt=_prompt(args["text"], env, prepare),
-        model=_model(args.get("model"), values, env),
+        model=_model(args.get("model") or options.get("model"), env),
         decoding=_decoding(values, env, node.span),
         system=cast("str | None", values.get("system")),
         instruction=cast("str | None", values.get("instruction")),
@@ -123,9 +123,9 @@ def _arguments(node: ast.Call, signature: Signature) -> tuple[dict[str, ast.Node
         args[name] = value
     if len(positional) > len(signature.positional):
         extra = positional[len(signature.positional)]
-        raise BindError(
-            f"{signature.name} takes {len(signature.positional)} arguments", span=extra.span, hint=_usage(signature)
-        )
+        number = len(signature.positional)
+        what = f"{signature.name} takes {number} argument{'' if number == 1 else 's'}"
+        raise BindError(what, span=extra.span, hint=_usage(signature))
     for arg in node.args:
         if isinstance(arg, ast.NamedArg):
             name = {"categories": "labels", "prompt": "text", "endpoint": "model"}.get(
@@ -178,14 +178,13 @@ def _option(name: str, value: ast.Node, env: Environment) -> object:
     return found
 
 
-def _model(positional: ast.Node | None, values: Mapping[str, object], env: Environment) -> str:
-    name = constant(positional, env.params) if positional is not None else values.get("model")
-    if name is None:
+def _model(node: ast.Node | None, env: Environment) -> str:
+    if node is None:
         return env.model
+    name = constant(node, env.params)
     if not isinstance(name, str):
-        raise BindError("a model is named by a text", span=positional.span if positional is not None else None)
-    span = positional.span if positional is not None else (0, 0)
-    return env.check_model(ast.ModelRef(name, literal=True, span=span))
+        raise BindError("a model is named by a text", span=node.span, hint="write model => 'smollm2'")
+    return env.check_model(ast.ModelRef(name, literal=True, span=node.span))
 
 
 def _decoding(values: Mapping[str, object], env: Environment, span: ast.Span) -> Decoding:
@@ -221,7 +220,7 @@ def _whole(node: ast.Node, env: Environment) -> int:
 
 def _labels(node: ast.Node, env: Environment) -> Labels:
     if isinstance(node, ast.Subquery):
-        found: object = env.catalog.texts(to_sql(node.query), env.params)
+        found: object = _texts(node, env)
     else:
         found = constant(node, env.params)
     names = list(found) if isinstance(found, list | tuple | dict) else None
@@ -237,6 +236,14 @@ def _labels(node: ast.Node, env: Environment) -> Labels:
         raise BindError(f"at most {_MAX_LABELS} labels, not {len(names)}", span=node.span)
     described = tuple(str(v or "") for v in found.values()) if isinstance(found, dict) else ()
     return Labels(tuple(names), described)
+
+
+def _texts(node: ast.Subquery, env: Environment) -> list[str]:
+    try:
+        return env.catalog.texts(to_sql(node.query), env.params)
+    except DqlError as error:
+        error.span = error.span or (node.span if error.excerpt is None else None)
+        raise
 
 
 def _display(node: ast.Call) -> str:

@@ -114,6 +114,8 @@ class Lowering:
             value = constant(node, self._params)
         except BindError:
             return node
+        if value is None:
+            return None
         if isinstance(value, bool) or not isinstance(value, int) or value < 0:
             raise BindError("LIMIT and OFFSET are whole numbers, not negative", span=node.span)
         return value

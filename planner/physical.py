@@ -101,12 +101,15 @@ class LimitExec(PhysicalPlan):
 
 @dataclass(frozen=True, slots=True)
 class ErrorPolicy:
-    """What a failed row does: `on_error` null, skip or fail; `limit` is a count (int) or share (float) or None."""
+    """What a failed row does: `on_error` null, skip or fail; `limit` is a count (int) or share (float) or None.
+
+    rejects: the Parquet file that lists failed rows.
+    """
 
     on_error: str = "null"
     limit: int | float | None = None
     on_overflow: str = "null"
-    row_timeout: float | None = None
+    rejects: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,7 +46,14 @@ class FakeEngine(Engine):
         self._speaker = speaker
         self._draws = 0
 
-    def run(self, requests: Iterable[Request], *, max_rows: int | None = None) -> Generator[Answer]:
+    def run(
+        self,
+        requests: Iterable[Request],
+        *,
+        max_rows: int | None = None,
+        step_tokens: int | None = None,
+        kv_slots: int | None = None,
+    ) -> Generator[Answer]:
         """One answer per request; those that a real engine refuses are refused."""
         for request in requests:
             shape = self._model.shape

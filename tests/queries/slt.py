@@ -18,6 +18,8 @@ from collections.abc import Iterator
 from dql.errors import DqlError
 from tests.fake_session import FakeSession
 
+# Tokens of the frames around the user's text: their wording may change, what a query means does not.
+_FRAMES = re.compile(r"\d+(?= prompt tokens)|(?<=prompt_tokens: )\d+")
 _PARAMS = re.compile(r"^# params: (.*)$", re.MULTILINE)
 
 
@@ -32,7 +34,8 @@ def _completed(record: str, session: FakeSession) -> str:
     if not sql:
         return head
     params = _PARAMS.search(head)
-    return "\n".join([head, "----", *outcome(sql, json.loads(params[1]) if params else None, session)])
+    lines = outcome(sql, json.loads(params[1]) if params else None, session)
+    return _FRAMES.sub("N", "\n".join([head, "----", *lines]))
 
 
 def outcome(sql: str, params: dict[str, object] | None, session: FakeSession) -> Iterator[str]:
@@ -40,12 +43,13 @@ def outcome(sql: str, params: dict[str, object] | None, session: FakeSession) ->
     before = len(session.asked)
     try:
         result = session.query(sql, params)
-        rows = [tuple(row.values()) for row in result.arrow().to_pylist()]
+        table = result.arrow().drop_columns(["seconds"] if result.statement_kind == "write" else [])
+        rows = [tuple(row.values()) for row in table.to_pylist()]
         stats = result.stats()
     except DqlError as error:
         yield from f"{type(error).__name__}: {error}".splitlines()
         return
-    yield " | ".join(result.columns) or "done"
+    yield " | ".join(table.column_names) or "done"
     yield from (" | ".join(map(shown, row)) for row in rows)
     counts = {"asked": len(session.asked) - before, "failed": stats.failed, "truncated": stats.truncated}
     if line := ", ".join(f"{name} {count}" for name, count in counts.items() if count or name == "asked"):
