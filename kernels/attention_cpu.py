@@ -1,7 +1,8 @@
-"""Attention on the CPU: batched dense products with the query heads of one key head folded into the rows."""
+"""The CPU paths of `attention` and `decode_attention`: rows padded to batches for torch's fused kernel."""
 
 import torch
 
+from dql.kernels.fused_cpu import HIDDEN, attend_padded
 from dql.kernels.kv_cache import KVCache
 
 PADDED_TOKENS = 1 << 14  # rows are padded to the longest of a chunk of about so many tokens
@@ -11,32 +12,22 @@ def attend_rows(
     q: torch.Tensor,
     k: torch.Tensor,
     v: torch.Tensor,
-    seen: torch.Tensor | None,
+    seen: torch.Tensor,
     scale: float,
     softcap: float | None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """q [rows, queries, heads, dim] over k, v [rows, keys, kv_heads, dim], seen [rows or 1, queries, keys] or all.
+    """q [rows, queries, heads, dim] over k, v [rows, keys, kv_heads, dim], seen bool [rows or 1, queries, keys].
 
-    Returns out [rows, queries, heads, dim] float32, lse [rows, queries, heads] float32.
+    Returns out [rows, queries, heads, dim] float32, lse [rows, queries, heads] float32; 0 and −inf where none is seen.
     """
-    rows, queries, heads, dim = q.shape
-    kv_heads = k.shape[2]
-    group = heads // kv_heads
-    folded = q.float().view(rows, queries, kv_heads, group, dim).permute(0, 2, 3, 1, 4) * scale
-    folded = folded.reshape(rows * kv_heads, group * queries, dim)
-    keys = k.float().permute(0, 2, 3, 1).flatten(0, 1)
-    values = v.float().permute(0, 2, 1, 3).flatten(0, 1)
-    scores = torch.bmm(folded, keys)
-    if softcap is not None:
-        scores = torch.tanh(scores / softcap).mul_(softcap)
-    if seen is not None:
-        planes = scores.view(rows, kv_heads * group, queries, -1)
-        planes.masked_fill_(~seen[:, None], -torch.inf)
-    lse = torch.logsumexp(scores, dim=-1)
-    floor = lse.nan_to_num(neginf=0.0)[..., None]  # a query that sees no key: exp(−inf − 0) = 0
-    out = torch.bmm(scores.sub_(floor).exp_(), values)
-    out = out.view(rows, kv_heads, group, queries, dim).permute(0, 3, 1, 2, 4).reshape(rows, queries, heads, dim)
-    return out, lse.view(rows, heads, queries).transpose(1, 2)
+    if not k.shape[1]:
+        return torch.zeros(q.shape), torch.full(q.shape[:3], -torch.inf)
+    group = q.shape[2] // k.shape[2]
+    bias = torch.where(seen, 0.0, HIDDEN)[:, None].expand(len(q), group, -1, -1)
+    bias = bias.reshape(len(q), 1, -1, bias.shape[-1])
+    out, lse = attend_padded(q.float(), k.float(), v.float(), bias, scale, softcap)
+    blind = lse < HIDDEN / 2
+    return out.masked_fill(blind[..., None], 0.0), lse.masked_fill(blind, -torch.inf)
 
 
 def packed_cpu(
@@ -72,11 +63,6 @@ def packed_cpu(
     return out, lse
 
 
-def padded_keys(cache: KVCache, slots: torch.Tensor, seen: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The keys and values [rows, width, kv_heads, dim] of `slots`, slot 0 standing in where nothing is seen."""
-    return cache.dense(slots.where(seen, 0).long())
-
-
 def prefix_cpu(
     q: torch.Tensor,
     cache: KVCache,
@@ -97,7 +83,7 @@ def prefix_cpu(
         if rows.start == rows.stop:
             continue
         k, v = cache.dense(slice(start, start + length))
-        seen = None
+        seen = torch.ones((1, rows.stop - rows.start, length), dtype=torch.bool)
         if window is not None and positions is not None and key_positions is not None:
             seen = (positions[rows, None] - key_positions[group] - torch.arange(length) < window)[None]
         state = attend_rows(q[None, rows], k[None], v[None], seen, scale, softcap)
