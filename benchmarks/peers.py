@@ -1,7 +1,7 @@
 """What dql is measured against, each behind the same two calls."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -50,20 +50,27 @@ class Transformers:
     name = "transformers"
 
     def __init__(self, model: Model) -> None:
-        self._model = llama(model.shape, open_weights(model.path, model.shape))
+        self._model = llama(model.shape, open_weights(model))
 
     def generate(self, prompts: Sequence[Tokens], new_tokens: int) -> list[NDArray[np.int64]]:
         outputs: list[NDArray[np.int64]] = []
         for start in range(0, len(prompts), _BATCH):
             batch = prompts[start : start + _BATCH]
             width = max(map(len, batch))
-            ids, mask = torch.zeros(len(batch), width, dtype=torch.int64), torch.zeros(len(batch), width, dtype=torch.int64)
+            ids, mask = (
+                torch.zeros(len(batch), width, dtype=torch.int64),
+                torch.zeros(len(batch), width, dtype=torch.int64),
+            )
             for row, tokens in enumerate(batch):
                 ids[row, width - len(tokens) :] = torch.from_numpy(tokens.astype(np.int64))
                 mask[row, width - len(tokens) :] = 1
             with torch.inference_mode():
-                full = self._model.generate(  # type: ignore[operator]
-                    input_ids=ids, attention_mask=mask, max_new_tokens=new_tokens, do_sample=False, pad_token_id=0,
+                full = self._model.generate(
+                    input_ids=ids,
+                    attention_mask=mask,
+                    max_new_tokens=new_tokens,
+                    do_sample=False,
+                    pad_token_id=0,
                     eos_token_id=None,
                 )
             outputs.extend(full[:, width:].numpy())
@@ -80,7 +87,7 @@ class Transformers:
         return float(tail.gather(1, ids[len(prompt) :, None]).sum())
 
 
-def llama(shape: ModelShape, weights: Weights) -> LlamaForCausalLM:
+def llama(shape: ModelShape, weights: Weights) -> Any:
     """A transformers model with these weights in fp32."""
     if shape.architecture != "llama" or not shape.tie_embeddings:
         raise UnsupportedError("the transformers peer is set up for Llama models with tied embeddings only")
@@ -96,7 +103,8 @@ def llama(shape: ModelShape, weights: Weights) -> LlamaForCausalLM:
         rope_parameters={"rope_type": "default", "rope_theta": shape.rope_theta},
         tie_word_embeddings=True,
     )
-    model = LlamaForCausalLM(config).eval()
+    model: Any = LlamaForCausalLM(config)
+    model.eval()
     state = {f"{name}.weight": weights.get(role) for role, name in _MODEL_NAMES.items()}
     for layer in range(shape.num_layers):
         for role, name in _LAYER_NAMES.items():

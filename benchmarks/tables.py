@@ -13,9 +13,9 @@ import csv
 import os
 import platform
 import statistics
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from time import perf_counter
 
@@ -146,7 +146,7 @@ def build_prompts(model: Model, workload: Workload, texts: Sequence[str]) -> Pro
     start = tokenizer.encode_control(f"<|im_start|>user\n{chosen} {workload.question}\nReview:")
     end = tokenizer.encode_control("<|im_end|>\n<|im_start|>assistant\n")
     flat, offsets = tokenizer.encode_data([" " + text for text in texts])
-    tokens = [np.concatenate((start, flat[a:b], end)) for a, b in zip(offsets, offsets[1:], strict=False)]
+    tokens = [np.concatenate((start, flat[a:b], end)) for a, b in pairwise(offsets)]
     labels = tuple((*tokenizer.encode_control(f"{label}<|im_end|>").tolist(),) for label in LABELS)
     task = Score(labels) if workload.classify else Generate(workload.peer_tokens)
     return Prompts(workload, tokens, len(start), task)
@@ -225,4 +225,4 @@ def _options() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -110,9 +110,11 @@ class BlockPool:
         """Give a block back."""
         self._allocator.free(block)
 
-    def keep(self, tokens: Tokens, block: Block) -> None:
-        """Keep a computed prefix, whose keys and values fill `block`, for prompts to come."""
-        self.residents.append(Resident(tokens, block, last_used=next(self._clock)))
+    def keep(self, tokens: Tokens, block: Block) -> Resident:
+        """Keep a computed prefix, whose keys and values fill `block`, for prompts to come; the caller is a user of it."""
+        resident = Resident(tokens, block, users=1, last_used=next(self._clock))
+        self.residents.append(resident)
+        return resident
 
     def touch(self, resident: Resident) -> None:
         """Note that a resident was used."""

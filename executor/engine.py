@@ -5,13 +5,12 @@ One run is the loop: pull a window of requests, plan a step, run the decoder, dr
 
 import threading
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from itertools import islice
+from dataclasses import replace
 
 import torch
 
-from dql.errors import ConfigError
 from dql.executor.block_pool import BlockPool
-from dql.executor.memory import available_memory
+from dql.executor.memory import available_memory, plan_memory
 from dql.executor.models.decoder import Decoder
 from dql.executor.models.linear import packing_works
 from dql.executor.options import Counters, EngineOptions
@@ -21,9 +20,7 @@ from dql.executor.runner import Decode, Runner, StepCancelled
 from dql.executor.scheduler import Scheduler
 from dql.executor.weights import open_weights
 from dql.models.model import Model
-from dql.models.shape import ModelShape
 
-_KV_SHARE = 0.25  # of free memory, for keys and values where no budget is given
 _RUN_SHARE = 0.75  # of the free slots that one run may take, so that a run nested in its input finds some as well
 
 
@@ -34,37 +31,53 @@ class Engine:
         """Take over a loaded decoder; `load` is the usual way. `decode` turns ids to text, for stop texts."""
         self.options = options
         self.counters = Counters()
-        self.context = context_length(decoder.shape, options)
+        self.context = options.context_of(decoder.shape)
         self.decoder = decoder
         self.decode = decode
-        self.pool = BlockPool(
-            decoder.shape, _kv_slots(decoder.shape, options), torch.float32, torch.device(options.device)
-        )
+        slots = plan_memory(decoder.shape, options, available_memory()).slots
+        self.pool = BlockPool(decoder.shape, slots, torch.float32, torch.device(options.device))
         self.lock = threading.Lock()  # held for a step, so that runs of several threads take turns
         self._open: set[_Run] = set()
 
     @classmethod
     def load(cls, model: Model, options: EngineOptions | None = None) -> "Engine":
-        """Load a model's weights. Raises ConfigError, ExecutionError or UnsupportedError naming what is wrong."""
+        """Load a model's weights.
+
+        Raises ConfigError, ExecutionError or UnsupportedError naming what is wrong, OutOfMemoryError with the sum of
+        what it would take.
+        """
         options = options or EngineOptions()
         device = torch.device(options.device)
+        free = available_memory() if device.type == "cpu" else torch.cuda.mem_get_info(device)[0]
+        memory = plan_memory(model.shape, options, free)
+        memory.check()
         decoder = Decoder(
             model.shape,
-            open_weights(model.path, model.shape),
-            context=context_length(model.shape, options),
+            open_weights(model),
+            context=options.context_of(model.shape),
             device=device,
             dtype=torch.float32,
             packed=device.type == "cpu" and packing_works(),
         )
-        return cls(decoder, options, lambda ids: model.tokenizer.decode_batch([ids])[0])
+        budgeted = replace(options, kv_bytes=memory.kv)
+        return cls(decoder, budgeted, lambda ids: model.tokenizer.decode_batch([ids])[0])
 
-    def run(self, requests: Iterable[Request], *, max_rows: int | None = None) -> Generator[Answer]:
+    def run(
+        self,
+        requests: Iterable[Request],
+        *,
+        max_rows: int | None = None,
+        step_tokens: int | None = None,
+        kv_slots: int | None = None,
+    ) -> Generator[Answer]:
         """Answer requests, pulled a window at a time, as they finish; closing the iterator frees all they hold.
 
-        max_rows: most rows decoding at once in this run, instead of the engine's. A request that cannot be answered
-        has an answer with a Failure; nothing that a request holds raises.
+        max_rows: most rows decoding at once in this run, and step_tokens: most tokens of a step, instead of the
+        engine's. kv_slots: most token slots of the KV cache that the run takes. A request that cannot be answered has
+        an answer with a Failure; nothing that a request holds raises.
         """
-        run = _Run(self, iter(requests), max_rows or self.options.max_rows)
+        sizes = max_rows or self.options.max_rows, step_tokens or self.options.step_tokens
+        run = _Run(self, iter(requests), *sizes, kv_slots)
         self._open.add(run)
         try:
             yield from run.answers()
@@ -86,14 +99,16 @@ class Engine:
 class _Run:
     """One call of Engine.run."""
 
-    def __init__(self, engine: Engine, requests: Iterator[Request], max_rows: int) -> None:
+    def __init__(
+        self, engine: Engine, requests: Iterator[Request], max_rows: int, step_tokens: int, kv_slots: int | None
+    ) -> None:
         self.cancelled = threading.Event()
         self._engine = engine
         self._requests = requests
         self._exhausted = False
-        self._budget = engine.options.step_tokens
+        self._budget = step_tokens
         shape, pool = engine.decoder.shape, engine.pool
-        quota = int(pool.available * _RUN_SHARE)
+        quota = min(int(pool.available * _RUN_SHARE), kv_slots or pool.available)
         self._scheduler = Scheduler(shape, pool, step_tokens=self._budget, max_rows=max_rows, quota=quota)
         self._runner = Runner(
             engine.decoder,
@@ -124,13 +139,20 @@ class _Run:
 
     def _pull(self) -> Sequence[Answer]:
         engine = self._engine
-        requests = list(islice(self._requests, engine.options.window))
-        self._exhausted = len(requests) < engine.options.window
+        requests: list[Request] = []
+        tokens = 0
+        while len(requests) < engine.options.window and tokens < engine.options.window_tokens:
+            if (request := next(self._requests, None)) is None:
+                self._exhausted = True
+                break
+            requests.append(request)
+            tokens += len(request.tokens)
         with engine.lock:
             window = plan_window(requests, engine.pool.residents, engine.context, engine.decoder.shape.vocab_size)
             self._scheduler.add(window)
-        engine.counters.count(window.refused)
-        return window.refused
+        engine.counters.duplicates += sum(len(row.ids) - 1 for row in window.rows)
+        engine.counters.count(window.settled)
+        return window.settled
 
     def _step(self) -> Sequence[Answer]:
         scheduler = self._scheduler
@@ -166,22 +188,6 @@ class _Run:
         return answers
 
 
-def context_length(shape: ModelShape, options: EngineOptions) -> int:
-    """Most tokens of a prompt and its answer together."""
-    return min(shape.context_length, options.context or shape.context_length)
-
-
 def out_of_memory(error: RuntimeError) -> bool:
     """Whether an error of torch says that an allocation failed, on either kind of device."""
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
-
-
-def _kv_slots(shape: ModelShape, options: EngineOptions) -> int:
-    per_token = int(shape.kv_bytes_per_token(torch.float32.itemsize))
-    wanted = options.kv_bytes
-    if wanted is None:
-        enough = options.max_rows * context_length(shape, options) * per_token
-        wanted = min(int(available_memory() * _KV_SHARE), enough)
-    if wanted < per_token:
-        raise ConfigError(f"{wanted} bytes of KV cache hold not one token of {per_token} bytes")
-    return wanted // per_token

@@ -1,19 +1,68 @@
-"""How much memory this process may still take."""
+"""What a loaded model takes of the machine's memory, reckoned before anything is read."""
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
+from dql.errors import ConfigError, OutOfMemoryError
+from dql.executor.options import EngineOptions
+from dql.models.shape import ModelShape
+
 _CGROUP = Path("/sys/fs/cgroup")
+_KV_SHARE = 0.25  # of what the weights leave free, for keys and values where no budget is given
+_FLOAT = 4
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryPlan:
+    """Bytes of weights, of keys and values, and of one step's activations; and what is free."""
+
+    weights: int
+    kv: int
+    activations: int
+    free: int
+    slots: int  # tokens whose keys and values fit
+
+    def check(self) -> None:
+        """Raises OutOfMemoryError, with the sum and what to lower, where the model does not fit."""
+        if self.weights + self.kv + self.activations > self.free:
+            parts = f"weights {_mib(self.weights)}, KV cache {_mib(self.kv)}, activations {_mib(self.activations)}"
+            raise OutOfMemoryError(
+                f"the model does not fit: {parts}, and {_mib(self.free)} are free",
+                hint="lower the KV cache (batch_size, or a smaller context_length) or use a smaller model",
+            )
+
+
+def plan_memory(shape: ModelShape, options: EngineOptions, free: int) -> MemoryPlan:
+    """The memory of a model in fp32 with `free` bytes at hand. Raises ConfigError for a KV budget below one token."""
+    heads = 2 if shape.tie_embeddings else 3  # the head is held packed, and by rows as the embedding
+    weights = (shape.matmul_parameters + heads * shape.embedding_parameters) * _FLOAT
+    width = 4 * shape.hidden_size + 2 * shape.intermediate_size + 3 * shape.query_size
+    activations = options.step_tokens * width * _FLOAT
+    per_token = int(shape.kv_bytes_per_token(_FLOAT))
+    kv = options.kv_bytes
+    if kv is None:
+        enough = options.max_rows * options.context_of(shape) * per_token
+        kv = max(per_token, min(int((free - weights - activations) * _KV_SHARE), enough))
+    if kv < per_token:
+        raise ConfigError(f"{kv} bytes of KV cache hold not one token of {per_token} bytes")
+    return MemoryPlan(weights, kv, activations, free, kv // per_token)
 
 
 def available_memory() -> int:
-    """Bytes that can be allocated without swapping, the container's limit counted in; the free pages where unknown."""
+    """Bytes that can be allocated without swapping, the container's limit counted in; all memory where unknown."""
     free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     meminfo = Path("/proc/meminfo")
     if meminfo.exists():
         fields = dict(line.split(":", 1) for line in meminfo.read_text().splitlines() if ":" in line)
         free = min(free, int(fields.get("MemAvailable", f"{free // 1024} kB").split()[0]) * 1024)
-    limit, used = _CGROUP / "memory.max", _CGROUP / "memory.current"
+    limit, used, stat = (_CGROUP / name for name in ("memory.max", "memory.current", "memory.stat"))
     if limit.exists() and used.exists() and (text := limit.read_text().strip()).isdigit():
-        free = min(free, max(0, int(text) - int(used.read_text())))
+        lines = (line.split() for line in stat.read_text().splitlines()) if stat.exists() else ()
+        reclaimable = sum(int(value) for name, value in lines if name == "inactive_file")
+        free = min(free, max(0, int(text) - int(used.read_text()) + reclaimable))
     return free
+
+
+def _mib(count: int) -> str:
+    return f"{count / (1 << 20):,.0f} MiB"

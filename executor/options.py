@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from dql.errors import ConfigError
 from dql.executor.requests import Answer
+from dql.models.shape import ModelShape
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -13,7 +14,8 @@ class EngineOptions:
 
     device: 'cpu' or 'cuda[:n]'. kv_bytes: memory for keys and values; None: a quarter of what is free.
     step_tokens: most tokens of one step. max_rows: most rows decoding at once. window: requests planned together, for
-    equal requests and shared prefixes. context: most tokens of a prompt and its answer; None: the model's own bound.
+    equal requests and shared prefixes, and window_tokens about the most tokens of these. context: most tokens of a
+    prompt and its answer; None: the model's own bound.
     """
 
     device: str = "cpu"
@@ -21,16 +23,21 @@ class EngineOptions:
     step_tokens: int = 1024
     max_rows: int = 256
     window: int = 4096
+    window_tokens: int = 1 << 20
     context: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("step_tokens", "max_rows", "window"):
+        for name in ("step_tokens", "max_rows", "window", "window_tokens"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
         for name in ("kv_bytes", "context"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"{name} must be positive, not {value}")
+
+    def context_of(self, shape: ModelShape) -> int:
+        """Most tokens of a prompt and its answer together for a model of this shape."""
+        return min(shape.context_length, self.context or shape.context_length)
 
 
 @dataclass(slots=True)

@@ -88,11 +88,11 @@ class Row:
 
 @dataclass(slots=True)
 class Window:
-    """Rows in the order they should run, and the answers of requests that cannot run at all."""
+    """Rows in the order they should run, and the answers of requests that need no run or cannot have one."""
 
     rows: list[Row] = field(default_factory=list)
     nodes: list[Node] = field(default_factory=list)
-    refused: list[Answer] = field(default_factory=list)
+    settled: list[Answer] = field(default_factory=list)
 
 
 def plan_window(requests: Sequence[Request], residents: Sequence[Resident], context: int, vocab_size: int) -> Window:
@@ -102,9 +102,12 @@ def plan_window(requests: Sequence[Request], residents: Sequence[Resident], cont
     trees: dict[tuple[tuple[int, ...], ...], LabelTree] = {}
     for request in requests:
         tokens = np.ascontiguousarray(request.tokens, dtype=np.int32)
-        if (failure := refusal(tokens, request.task, context, vocab_size)) is not None:
-            answer = Answer(request.id, _NO_TOKENS, _NO_SCORES, prompt_tokens=len(tokens), failure=failure)
-            window.refused.append(answer)
+        failure = refusal(tokens, request.task, context, vocab_size)
+        if failure is not None or not _asks_anything(request.task):
+            count = len(tokens)
+            finish = "length" if failure is None and isinstance(request.task, Generate) else "stop"
+            answer = Answer(request.id, _NO_TOKENS, _NO_SCORES, None, finish, count, count, failure=failure)
+            window.settled.append(answer)
             continue
         key = (tokens.tobytes(), request.task)
         if is_function(request.task) and key in by_work:
@@ -124,6 +127,11 @@ def is_function(task: Task) -> bool:
     if not isinstance(task, Generate):
         return True
     return task.sampling.temperature <= 0 or task.sampling.seed is not None
+
+
+def _asks_anything(task: Task) -> bool:
+    """False for no new tokens and for no labels: the answer is empty whatever the model says."""
+    return task.max_tokens > 0 if isinstance(task, Generate) else not isinstance(task, Score) or bool(task.labels)
 
 
 def refusal(tokens: Tokens, task: Task, context: int, vocab_size: int) -> Failure | None:

@@ -95,6 +95,8 @@ class Scheduler:
         for item in plan.planned:
             item.work.done += item.count
             item.row.computed += item.count
+            if isinstance(item.work, Node):
+                self._keep(item.work)
             if item.last:
                 complete.append(self.waiting.popleft())
         return complete
@@ -167,15 +169,44 @@ class Scheduler:
                 self._pool.copy(_index(sources), _index(targets))
 
     def make_room(self) -> bool:
-        """Drop computed nodes that the first waiting row does not need; they will be computed again. False: none."""
-        first = self.waiting[0].parent if self.waiting else None
-        keep = set() if first is None else {id(node) for node in first.path()}
+        """Nothing runs and the first waiting row does not fit: give up sharing for memory. False: nothing left to do.
+
+        Computed nodes that only later rows need are dropped and computed again; then the row itself stops sharing, so
+        that it takes its own tokens and no copies.
+        """
+        row = self.waiting[0]
+        kept = set() if row.parent is None else {id(node) for node in row.parent.path()}
         dropped = False
         for node in self._nodes:
-            if node.block is not None and node.waiting and id(node) not in keep and not node.readers:
-                self._free(node.block)
-                node.block, node.done, dropped = None, 0, True
-        return dropped
+            if node.waiting and not node.readers and id(node) not in kept and self._drop(node):
+                dropped = True
+        if dropped or row.parent is None:
+            return dropped
+        waiting = self.waiting.popleft()
+        self.finish(waiting)
+        waiting.parent = waiting.dense_parent = None
+        waiting.start = waiting.dense_end = waiting.done = 0
+        self.waiting.appendleft(waiting)
+        return True
+
+    def _keep(self, node: Node) -> None:
+        """Hand a dense run that prompts begin with over to the pool, for the windows after this one."""
+        if node.parent is None and node.dense and node.block is not None and node.done == node.length:
+            self._used -= node.block.length
+            node.resident, node.block = self._pool.keep(node.tokens, node.block), None
+
+    def _drop(self, node: Node) -> bool:
+        """Forget a node's keys and values; False where it has none."""
+        if node.resident is not None:
+            node.resident.users -= 1
+            node.resident = None
+        elif node.block is not None:
+            self._free(node.block)
+            node.block = None
+        else:
+            return False
+        node.done = 0
+        return True
 
     def _plan_prompts(self, room: int) -> list[Planned]:
         planned: list[Planned] = []
@@ -279,9 +310,6 @@ class Scheduler:
                 continue
             if node.resident is not None:
                 node.resident.users -= 1
-            elif node.block is not None and node.parent is None and node.dense and node.done == node.length:
-                self._used -= node.block.length
-                self._pool.keep(node.tokens, node.block)
             elif node.block is not None:
                 self._free(node.block)
             node.block = None

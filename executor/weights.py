@@ -3,7 +3,7 @@
 Nothing is decoded before it is asked for, so that a loading model holds one dense tensor at a time beside its result.
 """
 
-import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -14,7 +14,8 @@ from safetensors import SafetensorError, safe_open
 from dql.errors import ConfigError, ExecutionError
 from dql.executor.dequantize import dequantize
 from dql.executor.models import names
-from dql.models.gguf import GgufFile, read_gguf
+from dql.models.gguf import GgufFile
+from dql.models.model import Model
 from dql.models.shape import ModelShape
 
 _FLOATS = (torch.float32, torch.float16, torch.bfloat16)
@@ -50,10 +51,16 @@ class GgufSource:
 
 
 class SafetensorsSource:
-    """Tensors of model.safetensors, or of the shards that model.safetensors.index.json lists."""
+    """Tensors of a checkpoint's safetensors files, one or many shards."""
 
-    def __init__(self, folder: Path) -> None:
-        self._files = _shards(folder)
+    def __init__(self, files: Sequence[Path]) -> None:
+        """Raises ConfigError naming the file that cannot be read, or a tensor that two files hold."""
+        self._files: dict[str, Path] = {}
+        for path in files:
+            for name in _tensor_names(path):
+                if name in self._files:
+                    raise ConfigError(f"{path}: the tensor {name!r} is in {self._files[name].name} as well")
+                self._files[name] = path
 
     def names(self) -> frozenset[str]:
         return frozenset(self._files)
@@ -108,13 +115,13 @@ class Weights:
         return torch.cat([self.get(role, layer) for role in roles])
 
 
-def open_weights(path: Path, shape: ModelShape) -> Weights:
-    """The weights at `path`: a GGUF file or a folder of safetensors. Raises ConfigError for what is neither."""
-    if path.is_dir():
-        source = SafetensorsSource(path)
-        prefix = _hf_prefix(source.names(), path)
-        return Weights(source, shape, names.hf_names(prefix, shape.sandwich_norms))
-    return Weights(GgufSource(read_gguf(path)), shape, names.GGUF)
+def open_weights(model: Model) -> Weights:
+    """The weights of a model whose headers have been checked. Raises ConfigError where they are no decoder's."""
+    if model.gguf is not None:
+        return Weights(GgufSource(model.gguf), model.shape, names.GGUF)
+    source = SafetensorsSource(model.files)
+    prefix = _hf_prefix(source.names(), model.path)
+    return Weights(source, model.shape, names.hf_names(prefix, model.shape.sandwich_norms))
 
 
 def split_halves(tensor: torch.Tensor, head_dim: int, rotary_dim: int) -> torch.Tensor:
@@ -135,26 +142,6 @@ def _hf_prefix(tensor_names: frozenset[str], path: Path) -> str:
     if not found:
         raise ConfigError(f"{path}: no tensor is named …{suffix}, so this is not a decoder's checkpoint")
     return found[0].removesuffix(suffix)
-
-
-def _shards(folder: Path) -> dict[str, Path]:
-    """Tensor name → file. Shard names come from the index and must lie in the folder itself."""
-    single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
-    if not index.exists():
-        return dict.fromkeys(_tensor_names(single), single)
-    try:
-        entries = json.loads(index.read_text())["weight_map"]
-        files = {str(name): str(file) for name, file in entries.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ConfigError(f"{index}: not an index of safetensors shards: {error!r}") from error
-    for file in set(files.values()):
-        if Path(file).name != file or not file.endswith(".safetensors"):
-            raise ConfigError(f"{index}: shard {file!r} is not a file of the same folder")
-    held = {file: _tensor_names(folder / file) for file in sorted(set(files.values()))}
-    for name, file in files.items():
-        if name not in held[file]:
-            raise ConfigError(f"{folder / file}: the tensor {name!r} that the index puts there is missing")
-    return {name: folder / file for name, file in files.items()}
 
 
 def _tensor_names(path: Path) -> frozenset[str]:

@@ -1,0 +1,88 @@
+"""Tiny random checkpoints of every fused family, written by transformers itself, and what it answers from them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from dql.executor.requests import Tokens
+from dql.models import Model, open_model
+
+VOCABULARY = 160
+WINDOW = 12
+_COMMON: Mapping[str, Any] = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 256,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+_LLAMA3 = {
+    "rope_type": "llama3",
+    "rope_theta": 10_000.0,
+    "factor": 4.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 64,
+}
+_YARN = {"rope_type": "yarn", "rope_theta": 10_000.0, "factor": 4.0, "original_max_position_embeddings": 64}
+_SLIDING = {"sliding_window": WINDOW}
+FAMILIES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    "llama": ("llama", {"tie_word_embeddings": True}),
+    "llama, untied, biased, llama3 scaling": (
+        "llama",
+        {"tie_word_embeddings": False, "attention_bias": True, "mlp_bias": True, "rope_parameters": _LLAMA3},
+    ),
+    "llama, yarn scaling": ("llama", {"rope_parameters": _YARN}),
+    "mistral, sliding": ("mistral", {**_SLIDING, "head_dim": 16}),
+    "qwen2": ("qwen2", {}),
+    "qwen2, sliding": ("qwen2", {**_SLIDING, "use_sliding_window": True, "max_window_layers": 2}),
+    "qwen3": ("qwen3", {"head_dim": 16}),
+    "smollm3": ("smollm3", {}),
+    "gemma2": ("gemma2", {**_SLIDING, "head_dim": 16, "query_pre_attn_scalar": 24}),
+    "gemma3": ("gemma3_text", {**_SLIDING, "head_dim": 16, "sliding_window_pattern": 2}),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """The same weights twice: as files that dql opens, and as transformers' own module."""
+
+    model: Model
+    oracle: Any
+
+    def log_probs(self, prompt: Tokens, following: Sequence[int]) -> torch.Tensor:
+        """Log-probabilities of all tokens at every place that `following` fills: [following, vocabulary]."""
+        ids = torch.tensor([*prompt.tolist(), *following])
+        with torch.no_grad():
+            logits: torch.Tensor = self.oracle(input_ids=ids[None], use_cache=False).logits[0, len(prompt) - 1 : -1]
+        return logits.log_softmax(-1)
+
+    def label_scores(self, prompt: Tokens, labels: Sequence[Sequence[int]]) -> list[float]:
+        """Log-softmax over labels of the log-probability of each label's tokens after a prompt."""
+        scores = [self.log_probs(prompt, label).gather(1, torch.tensor(label)[:, None]).sum() for label in labels]
+        found: list[float] = torch.stack(scores).log_softmax(0).tolist()
+        return found
+
+
+def checkpoint(folder: Path, family: str) -> Checkpoint:
+    """Write and open a seeded random checkpoint; weights wide enough that greedy choices are clear."""
+    model_type, changes = FAMILIES[family]
+    config = AutoConfig.for_model(model_type, **{**_COMMON, **changes})
+    torch.manual_seed(7)
+    oracle: Any = AutoModelForCausalLM.from_config(config, attn_implementation="eager")  # type: ignore[no-untyped-call]
+    oracle.eval()
+    with torch.no_grad():
+        for name, parameter in oracle.named_parameters():
+            scale = 0.2 if name.endswith("bias") or "norm" in name else 2.0 * parameter.shape[-1] ** -0.5
+            parameter.copy_(torch.randn_like(parameter) * scale + ("norm" in name and "gemma" not in model_type))
+    oracle.save_pretrained(folder)
+    return Checkpoint(open_model(folder, name=family, uri=str(folder)), oracle)

@@ -1,0 +1,35 @@
+"""Every fused family answers as transformers does from the same files, with shared prefixes and sliding windows."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dql.executor.engine import Engine
+from dql.executor.options import EngineOptions
+from dql.executor.requests import Generate, Request, Score
+from tests.executor.checkpoints import FAMILIES, VOCABULARY, checkpoint
+
+LABELS = ((5, 2), (6, 7, 2), (6, 9, 2))
+NEW_TOKENS = 6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
+def test_answers_equal_those_of_transformers(family: str, tmp_path: Path) -> None:
+    files = checkpoint(tmp_path, family)
+    draw = np.random.default_rng(3)
+    shared = draw.integers(3, VOCABULARY, 40)  # longer than the sliding window, enough for a dense run
+    prompts = [
+        np.concatenate((shared, draw.integers(3, VOCABULARY, draw.integers(1, 30)))).astype(np.int32) for _ in range(8)
+    ]
+    engine = Engine.load(files.model, EngineOptions(step_tokens=128, kv_bytes=1 << 22))
+
+    generated = engine.run(Request(i, tokens, Generate(NEW_TOKENS)) for i, tokens in enumerate(prompts))
+    for answer in generated:
+        best, tokens = files.log_probs(prompts[answer.id], answer.tokens.tolist()).max(-1)
+        assert answer.tokens.tolist() == tokens.tolist()
+        np.testing.assert_allclose(answer.logprobs, best, atol=2e-4)
+    for answer in engine.run(Request(i, tokens, Score(LABELS)) for i, tokens in enumerate(prompts)):
+        np.testing.assert_allclose(answer.logprobs, files.label_scores(prompts[answer.id], LABELS), atol=2e-4)
+    assert engine.counters.reused > 0
