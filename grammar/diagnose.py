@@ -71,15 +71,15 @@ class Diagnosis:
 
     def _special(self) -> str | None:
         """A hint for a mistake that is known by its shape."""
-        hints = (
-            self._model_name,
-            self._several_models,
-            self._outermost,
-            self._clause_order,
-            self._duckdb_only,
-            self._usage,
+        return (
+            self._model_name()
+            or self._several_models()
+            or self._outermost()
+            or self._clause_order()
+            or self._bare_values()
+            or self._duckdb_only()
+            or self._usage()
         )
-        return next((hint for find in hints if (hint := find())), None)
 
     def _model_name(self) -> str | None:
         """`USING smollm2-135m`: a model's name that is no word."""
@@ -117,6 +117,11 @@ class Diagnosis:
             return f"{_spelled(word)} is given twice; {_once(word)}"
         later = [clause for clause in _CLAUSES[_CLAUSES.index(word) + 1 :] if clause in before]
         return f"{_spelled(word)} comes before {_spelled(later[0])}" if later else None
+
+    def _bare_values(self) -> str | None:
+        if self.tokens.upper[self.at] == "VALUES" and self.tokens.upper[self.at - 1] in ("FROM", "JOIN", ","):
+            return "put VALUES in brackets: FROM (VALUES (1), (2)) AS t"
+        return None
 
     def _duckdb_only(self) -> str | None:
         tokens, at = self.tokens, self.at

@@ -169,6 +169,8 @@ class Lexer:
         special = self._special(word, i, before, after)
         if special and takes(states, special):
             return special
+        if word == "VALUES" and after == "(":  # no function's name
+            return keyword
         if word in RESERVED:  # a keyword everywhere, but a name after AS
             as_label = before == "AS" and not takes(states, keyword) and takes(states, "NAME")
             return "NAME" if as_label else keyword or word

@@ -41,7 +41,7 @@ def characters(raw: str) -> Iterator[tuple[str, int]]:
 
 def name_value(raw: str) -> str:
     """The content of a name, quoted or not."""
-    return raw[1:-1].replace('""', '"') if raw[0] == '"' else raw
+    return raw[1:-1].replace(raw[0] * 2, raw[0]) if raw[0] in '"`' else raw
 
 
 def quote_string(value: str) -> str:

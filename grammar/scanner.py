@@ -20,11 +20,11 @@ _TOKEN = re.compile(
       |(?P<COMMENT>/\*)
       |(?P<STRING>[eE]'[^'\\]*+(?:(?:\\.|'')[^'\\]*+)*+'|'[^']*+(?:''[^']*+)*+')
       |(?P<OPEN>[eE]?')
-      |(?P<QUOTED>"[^"]*+(?:""[^"]*+)*+")
-      |(?P<DOLLAR>\$(?:[^\W\d]\w*)?\$)
+      |(?P<QUOTED>"[^"]*+(?:""[^"]*+)*+"|`[^`]*+(?:``[^`]*+)*+`)
+      |(?P<DOLLAR>\$(?:(?:[A-Za-z_]|[^\x00-\x7f])(?:\w|[^\x00-\x7f])*+)?\$)
       |(?P<PARAM>\$\w+|\?)
       |(?P<INDEX>\#\d++)
-      |(?P<NUMBER>(?:\d[\d_]*+(?:\.\d[\d_]*+|\.(?![.\w]))?|\.\d[\d_]*+)(?:[eE][+-]?\d++)?)
+      |(?P<NUMBER>(?:\d++(?:_\d++)*+(?:\.(?:\d++(?:_\d++)*+)?)?+|\.\d++(?:_\d++)*+)(?:[eE][+-]?\d++(?:_\d++)*+)?)
       |(?P<CURLY>[‘’“”])
       |(?P<WORD>(?:[A-Za-z_]|[^\x00-\x7f])(?:[\w$]|[^\x00-\x7f\s])*+)
       |(?P<SYMBOL>->>|<=>|<->|!~~\*|!~~|~~\*|~~~|!~\*|~~|~\*|!~|->|=>|:=|::|==|<=|>=|<>|!=|\|\||//|\*\*|<<|>>|@>|<@|&&
@@ -140,11 +140,10 @@ def _unreadable(text: str, position: int, match: "re.Match[str] | None") -> Pars
     if match is not None and match.lastgroup == "OPEN":
         hint = "close it with ' — a quote inside is doubled: 'it''s'"
         return ParseError("this string is not closed", text=text, span=(position, match.end()), hint=hint)
-    if character == '"':
-        hint = 'close it with " — or write a string in single quotes'
+    if character in '"`':
+        hint = f"close it with {character} — or write a string in single quotes"
         return ParseError("this quoted name is not closed", text=text, span=(position, position + 1), hint=hint)
     hints = {
-        "`": 'names are quoted with "double quotes"',
         **dict.fromkeys("‘’“”", "strings stand in plain single quotes: 'text'"),
         "\\": "DQL has no backslash commands; in the shell they start with a dot, as .help",
     }

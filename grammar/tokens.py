@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from dql.errors import ParseError
+from dql.grammar.literals import name_value
 
 
 @dataclass(slots=True)
@@ -31,7 +32,7 @@ class Tokens:
 
     def name(self, i: int) -> str:
         """The token as a name in upper case, without quotes; "" if it is none."""
-        return self.spelling(i)[1:-1].replace('""', '"').upper() if self.kind[i] == "QUOTED" else self.upper[i]
+        return name_value(self.spelling(i)).upper() if self.kind[i] == "QUOTED" else self.upper[i]
 
     def spelling(self, i: int) -> str:
         """The token as written."""

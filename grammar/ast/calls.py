@@ -80,10 +80,13 @@ Argument = Expr | Star | NamedArg | ReturningArg | TypeArg | FromArg
 
 @dataclass(frozen=True, slots=True)
 class OrderItem(Node):
-    """`expr [ASC | DESC] [NULLS FIRST | LAST]`; `expr` is None for ORDER BY ALL; ASC is left out."""
+    """`expr [ASC | DESC] [NULLS FIRST | LAST]`; `expr` is None for ORDER BY ALL.
+
+    descending is None where the session's default order holds.
+    """
 
     expr: Expr | None
-    descending: bool = False
+    descending: bool | None = None
     nulls: str | None = None
 
 

@@ -67,7 +67,7 @@ def extract_call(children: Children, span: Span) -> Call:
 
 
 def _function(token: Token) -> str:
-    if token.text[0] != '"' and "." in token.text:  # AI . IF
+    if token.text[0] not in '"`' and "." in token.text:  # AI . IF
         return "".join(token.text.split())
     return name_value(token.text)
 
@@ -139,7 +139,8 @@ def star_like(children: Children, span: Span) -> Part:
 def order_item(children: Children, span: Span) -> OrderItem:
     words = keywords(children[1:])
     nulls = next((word for word in ("FIRST", "LAST") if word in words), None)
-    return OrderItem(children[0] if isinstance(children[0], Expr) else None, "DESC" in words, nulls, span=span)
+    descending = "DESC" in words if words & {"ASC", "DESC"} else None
+    return OrderItem(children[0] if isinstance(children[0], Expr) else None, descending, nulls, span=span)
 
 
 def window_spec(children: Children, span: Span) -> WindowSpec:

@@ -138,6 +138,13 @@ def select(children: Children, span: Span) -> Select:
     return Select(items, only(children, Distinct), **_clauses(children), span=span)
 
 
+def star_of(children: Children, span: Span) -> Select:
+    """`TABLE t`, or a name that stands for all of its rows."""
+    path = next(child for child in children if isinstance(child, Part))
+    table = TableRef(path.value, span=path.span)
+    return Select((SelectItem(Star(span=path.span), span=path.span),), from_=(table,), span=span)
+
+
 def verb_query(children: Children, span: Span) -> VerbQuery:
     verb, items = clause(children, "verb")
     return VerbQuery(verb, items, **_clauses(children), span=span)
@@ -279,6 +286,7 @@ QUERIES: dict[str, Builder] = {
     "table_alias": make_part("alias", _alias),
     "table_function": table_function,
     "table_ref": lambda c, span: TableRef(c[0].value, span=span),
+    "table_query": star_of,
     "tablesample": make_part("tablesample", lambda c: only(c, Sample)),
     "using_key": make_part("using_key", lambda c: clause(c, "names")),
     "values": lambda c, span: Values(nodes(c, Row), span=span),

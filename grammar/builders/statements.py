@@ -23,15 +23,11 @@ from dql.grammar.ast import (
     Query,
     QueryStatement,
     ResetSetting,
-    Select,
-    SelectItem,
     SetSetting,
     Show,
     Span,
-    Star,
     String,
     SummarizeQuery,
-    TableRef,
     Word,
 )
 from dql.grammar.builders.expressions import string
@@ -48,7 +44,7 @@ from dql.grammar.builders.parts import (
     span_of,
     token_names,
 )
-from dql.grammar.builders.queries import island
+from dql.grammar.builders.queries import island, star_of
 from dql.grammar.lexer import Token
 from dql.grammar.literals import name_value
 
@@ -125,18 +121,12 @@ def insert(children: Children, span: Span) -> Insert:
     return Insert(clause(children, "path"), children[-1], clause(children, "names", ()), by_name, span=span)
 
 
-def _star_of(path: tuple[str, ...], span: Span) -> Query:
-    """SELECT * FROM path: what a view's name alone stands for."""
-    body = Select((SelectItem(Star(span=span), span=span),), from_=(TableRef(path, span=span),), span=span)
-    return Query(body, span=span)
-
-
 def _query_or_name(children: Children) -> Query:
     for child in children[1:]:
         if isinstance(child, Query):
             return child
         if isinstance(child, Part) and child.name == "path":
-            return _star_of(child.value, child.span)
+            return Query(star_of([child], child.span), span=child.span)
         if isinstance(child, Token) and child.type == "SUBQUERY":
             return island(child)
     raise AssertionError("the rule has a query or a name")

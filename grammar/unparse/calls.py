@@ -101,7 +101,8 @@ def _(node: StarRename) -> str:
 @to_sql.register
 def _(node: OrderItem) -> str:
     value = to_sql(node.expr) if node.expr else "ALL"
-    return words(value, "DESC" if node.descending else None, f"NULLS {node.nulls}" if node.nulls else None)
+    direction = None if node.descending is None else "DESC" if node.descending else "ASC"
+    return words(value, direction, f"NULLS {node.nulls}" if node.nulls else None)
 
 
 @to_sql.register

@@ -126,7 +126,8 @@ def _(node: Positional) -> str:
 
 @to_sql.register
 def _(node: TypedLiteral) -> str:
-    return f"{quote_name(node.type)} {to_sql(node.value)}"
+    space = "" if node.type.lower() in ("b", "n", "x") else " "  # x'FF' is a blob, x 'FF' a value of a type x
+    return f"{quote_name(node.type)}{space}{to_sql(node.value)}"
 
 
 @to_sql.register

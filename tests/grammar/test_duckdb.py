@@ -1,12 +1,14 @@
-"""What we print is what DuckDB reads: canonical text, with its inference taken out, parses there."""
+"""What we print is what DuckDB reads: canonical text parses there, and means what the text it came from meant."""
 
+import json
 from dataclasses import replace
 
 import duckdb
+import pytest
 
 from dql.grammar import ast
 from dql.grammar.names import INFERENCE_NAMES
-from dql.grammar.parser import parse
+from dql.grammar.parser import parse, parse_expression
 from dql.grammar.unparse import to_sql
 from dql.grammar.walk import transform, walk
 from tests.grammar.test_roundtrip import fixture
@@ -49,3 +51,42 @@ def test_duckdb_reads_what_we_print() -> None:
         except duckdb.Error as error:
             refused.append((sql, str(error)))
     assert not refused
+
+
+def meaning(connection: duckdb.DuckDBPyConnection, expression: str) -> object:
+    """DuckDB's own tree of an expression, without places; `ARRAY[…]` and `[…]` are one function there."""
+    (found,) = connection.execute("SELECT json_serialize_sql($1)", [f"SELECT {expression}"]).fetchone() or ("",)
+    return json.loads(found, object_hook=_without_places)
+
+
+def _without_places(node: dict[str, object]) -> dict[str, object]:
+    return {key: value for key, value in node.items() if not key.startswith("query_location")}
+
+
+def test_printing_keeps_the_meaning_of_duckdbs_own_examples() -> None:
+    connection = duckdb.connect()
+    rows = connection.execute("SELECT DISTINCT unnest(examples) FROM duckdb_functions() ORDER BY ALL").fetchall()
+    texts = [text for (text,) in rows if not text.endswith((";", "!")) and " AS " not in text]
+    assert len(texts) > 400
+    for text in texts:
+        try:
+            before = meaning(connection, text)
+        except duckdb.Error:  # some examples are no expressions
+            continue
+        if isinstance(before, dict) and not before["error"]:
+            assert meaning(connection, to_sql(parse_expression(text))) == before, text
+
+
+@pytest.mark.parametrize(
+    "text", ["a = b NOT NULL", "a || b = c -> 'd'", "-a ^ b", "NOT a = b IS NULL", "x'FF'", "a::INT[1]"]
+)
+def test_precedence_is_duckdbs(text: str) -> None:
+    connection = duckdb.connect()
+    tree = parse_expression(text)
+    bracketed = to_sql(transform(tree, lambda node: node if node is tree else _bracketed(node)))
+    assert meaning(connection, bracketed) == meaning(connection, text) == meaning(connection, to_sql(tree))
+
+
+def _bracketed(node: ast.Node) -> ast.Node:
+    looser = ast.Comparison | ast.Operation | ast.Is | ast.Unary | ast.Not
+    return ast.Paren(node) if isinstance(node, looser) else node

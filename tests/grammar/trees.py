@@ -231,7 +231,7 @@ class Maker:
         )
 
     def order_item(self) -> ast.OrderItem:
-        return ast.OrderItem(self.maybe(self.expr), self.yes(), self.pick([None, "FIRST", "LAST"]))
+        return ast.OrderItem(self.maybe(self.expr), self.pick([None, True, False]), self.pick([None, "FIRST", "LAST"]))
 
     def window(self) -> ast.WindowSpec:
         return ast.WindowSpec(

@@ -178,6 +178,8 @@ WITH a AS (SELECT 1) SELECT * FROM a INTO b
 (SELECT a FROM t) UNION (SELECT b FROM u) INTO v
 VALUES (1), (2) INTO two
 TABLE t USING m
+SELECT AI_FILTER('x') FROM t EXCEPT TABLE s.u
+TABLE s.t UNION ALL SELECT AI_FILTER('x')
 SELECT AI_FILTER('x {a}') FROM t JOIN u USING (id) USING smollm2
 SELECT AI_FILTER('x {a}') FROM t JOIN u USING (id) USING (model)
 SELECT AI_FILTER('x {a}') FROM t USING SAMPLE 10% USING sample WITH seed = 1
@@ -268,6 +270,8 @@ SELECT (score NOT IN (1, 2)), (extract IS NULL), (embed), (classify LIKE 'x'), A
 SELECT interval, date, time, timestamp, map, exists, values, columns, struct, AI_FILTER('x') FROM t
 SELECT left(s, 1), right(s, 1), replace(s, 'a', 'b'), format('{}', s), AI_FILTER('x') FROM t
 SELECT unbounded, current, grouping, filter, over, within, ties, AI_FILTER('x') FROM t
+SELECT `a b`, `x``y`.`select`, "AI_FILTER"('x') FROM `from`
+SELECT x'FF', b'101', 1_000.5e1_0, 1.5, AI_FILTER('x') FROM t ORDER BY a ASC
 SELECT "left", "Interval", "exists"(1), "AI_FILTER"('x') FROM t
 SELECT AI_FILTER('x') FROM model JOIN score ON model.id = score.model
 SELECT AI_FILTER('x') FROM model model LEFT JOIN score score USING (id)
