@@ -78,17 +78,16 @@ def finish(out: Block, largest: Block, total: Block, SCALED: constexpr) -> Block
 
 @jit()
 def _span(
-    q: Block, query_at: Block, out: Block, largest: Block, total: Block, begin: Scalar, end: Scalar, length: Scalar,
-    k_base: Pointer, v_base: Pointer, k_scales: Pointer, v_scales: Pointer, slots: Pointer, start: Scalar,
-    k_stride: Scalar, v_stride: Scalar, kv_heads: Scalar, scale: Scalar, softcap: Scalar, window: Scalar,
-    HEAD_DIM: constexpr, BLOCK_N: constexpr, BLOCK_D: constexpr, PAGED: constexpr, CAUSAL: constexpr,
+    q: Block, query_at: Block, out: Block, largest: Block, total: Block, begin: Scalar, end: Scalar, keys: Block,
+    rule: Block, HEAD_DIM: constexpr, BLOCK_N: constexpr, BLOCK_D: constexpr, PAGED: constexpr, CAUSAL: constexpr,
     WINDOW: constexpr, MASKED: constexpr, CAPPED: constexpr, SCALED: constexpr, COMPUTE: constexpr,
 ) -> Block:  # fmt: skip
     """Keys begin…end in tiles; query_at [BLOCK_M] are the queries' positions counted from key 0."""
+    k_base, v_base, k_scales, v_scales, slots, start, length, k_stride, v_stride, kv_heads = keys
+    scale, softcap, window = rule
     channel = tl.arange(0, BLOCK_D)
     for tile in range(begin, end, BLOCK_N):
         key = tile + tl.arange(0, BLOCK_N)
-        present = key < length
         # keys beyond the end read the row's last one, and are masked as scores: no load needs a mask for them
         real = tl.minimum(key, length - 1) if MASKED else key
         slot = tl.load(slots + real).to(tl.int64) if PAGED else (start + real).to(tl.int64)
@@ -96,16 +95,41 @@ def _span(
         v = load_heads(v_base + slot[:, None] * v_stride + channel[None, :], channel, HEAD_DIM, BLOCK_D)
         scores = scores_of(q, k, k_scales, slot * kv_heads, scale, softcap, CAPPED, SCALED, COMPUTE)
         if MASKED:
-            seen = present[None, :]
+            seen = (key < length)[None, :]
             if CAUSAL:
                 seen = seen & (key[None, :] <= query_at[:, None])
             if WINDOW:
                 seen = seen & (query_at[:, None] - key[None, :] < window)
             scores = tl.where(seen, scores, float("-inf"))
-        out, largest, total = accumulate(
-            scores, v, v_scales, slot * kv_heads, out, largest, total, SCALED, COMPUTE
-        )  # fmt: skip
+        out, largest, total = accumulate(scores, v, v_scales, slot * kv_heads, out, largest, total, SCALED, COMPUTE)
     return out, largest, total
+
+
+@jit()
+def _attend(
+    query: Block, query_at: Block, first: Scalar, last: Scalar, keys: Block, rule: Block,
+    HEAD_DIM: constexpr, PAGED: constexpr, CAUSAL: constexpr, WINDOW: constexpr, CAPPED: constexpr,
+    SCALED: constexpr, COMPUTE: constexpr, BLOCK_M: constexpr, BLOCK_N: constexpr, BLOCK_D: constexpr,
+) -> Block:  # fmt: skip
+    """(out, lse) of a block of queries at positions first…last, counted from key 0."""
+    out = tl.zeros((BLOCK_M, BLOCK_D), tl.float32)
+    largest = tl.full((BLOCK_M,), float("-inf"), tl.float32)
+    total = tl.zeros((BLOCK_M,), tl.float32)
+    length, window = keys[6], rule[2]
+    end = tl.minimum(length, last + 1) if CAUSAL else length
+    if WINDOW:
+        begin = tl.maximum(first - window + 1, 0) // BLOCK_N * BLOCK_N
+    else:  # the tiles that every query sees whole need no mask
+        begin = (tl.minimum(length, first + 1) if CAUSAL else length) // BLOCK_N * BLOCK_N
+        out, largest, total = _span(
+            query, query_at, out, largest, total, 0, begin, keys, rule, HEAD_DIM, BLOCK_N, BLOCK_D,
+            PAGED, CAUSAL, WINDOW, False, CAPPED, SCALED, COMPUTE,
+        )  # fmt: skip
+    out, largest, total = _span(
+        query, query_at, out, largest, total, begin, end, keys, rule, HEAD_DIM, BLOCK_N, BLOCK_D,
+        PAGED, CAUSAL, WINDOW, True, CAPPED, SCALED, COMPUTE,
+    )  # fmt: skip
+    return finish(out, largest, total, SCALED)
 
 
 @jit(do_not_specialize=["scale", "softcap", "window"])
@@ -127,48 +151,26 @@ def attention_kernel(
     index = block * BLOCK_M + tl.arange(0, BLOCK_M)
     if block * BLOCK_M >= queries * GROUP:
         return
-    local, head = index // GROUP, kv_head * GROUP + index % GROUP
+    local, head, channel = index // GROUP, kv_head * GROUP + index % GROUP, tl.arange(0, BLOCK_D)
     real = local < queries
     token = (first_query + local).to(tl.int64)
-    if OWN_KEYS:
-        start, length = first_query, queries
-    else:
+    start, length = first_query, queries
+    if not OWN_KEYS:
         start, length = tl.load(key_starts + row), tl.load(key_lengths + row)
-    if CAUSAL or OWN_KEYS:
-        query_at = local + (length - queries)
-    elif WINDOW:
+    query_at = local + (length - queries)
+    if WINDOW and not (CAUSAL or OWN_KEYS):
         query_at = tl.load(positions + token, mask=real, other=0) - tl.load(key_positions + row)
-    else:
-        query_at = local
-    first = tl.min(tl.where(real, query_at, 1 << 30))
-    last = tl.max(tl.where(real, query_at, -1))
-
-    channel = tl.arange(0, BLOCK_D)
-    q_at = token[:, None] * q_stride + head[:, None] * HEAD_DIM + channel
+    first, last = tl.min(tl.where(real, query_at, 1 << 30)), tl.max(tl.where(real, query_at, -1))
     inside = real[:, None] & (channel < HEAD_DIM)[None, :]
-    query = tl.load(q + q_at, mask=inside, other=0.0).to(COMPUTE)
-    sums = tl.zeros((BLOCK_M, BLOCK_D), tl.float32)
-    largest = tl.full((BLOCK_M,), float("-inf"), tl.float32)
-    total = tl.zeros((BLOCK_M,), tl.float32)
-    k, v = k + kv_head * HEAD_DIM, v + kv_head * HEAD_DIM
-    k_scales, v_scales = k_scales + kv_head, v_scales + kv_head
-    slots += row.to(tl.int64) * slots_stride
-    end = tl.minimum(length, last + 1) if CAUSAL else length
-    if WINDOW:
-        begin = tl.maximum(first - window + 1, 0) // BLOCK_N * BLOCK_N
-    else:  # the tiles that every query sees whole need no mask
-        begin = (tl.minimum(length, first + 1) if CAUSAL else length) // BLOCK_N * BLOCK_N
-        sums, largest, total = _span(
-            query, query_at, sums, largest, total, 0, begin, length, k, v, k_scales, v_scales, slots, start,
-            k_stride, v_stride, kv_heads, scale, softcap, window, HEAD_DIM, BLOCK_N, BLOCK_D,
-            PAGED, CAUSAL, WINDOW, False, CAPPED, SCALED, COMPUTE,
-        )  # fmt: skip
-    sums, largest, total = _span(
-        query, query_at, sums, largest, total, begin, end, length, k, v, k_scales, v_scales, slots, start,
-        k_stride, v_stride, kv_heads, scale, softcap, window, HEAD_DIM, BLOCK_N, BLOCK_D,
-        PAGED, CAUSAL, WINDOW, True, CAPPED, SCALED, COMPUTE,
+    query = tl.load(q + token[:, None] * q_stride + head[:, None] * HEAD_DIM + channel, mask=inside, other=0.0)
+    keys = (
+        k + kv_head * HEAD_DIM, v + kv_head * HEAD_DIM, k_scales + kv_head, v_scales + kv_head,
+        slots + row.to(tl.int64) * slots_stride, start, length, k_stride, v_stride, kv_heads,
     )  # fmt: skip
-    out_at = token * kv_heads * GROUP + head
-    result, log_sum = finish(sums, largest, total, SCALED)
-    tl.store(out + out_at[:, None] * HEAD_DIM + channel, result.to(out.dtype.element_ty), mask=inside)
-    tl.store(lse + out_at, log_sum, mask=real)
+    result, log_sum = _attend(
+        query.to(COMPUTE), query_at, first, last, keys, (scale, softcap, window),
+        HEAD_DIM, PAGED, CAUSAL, WINDOW, CAPPED, SCALED, COMPUTE, BLOCK_M, BLOCK_N, BLOCK_D,
+    )  # fmt: skip
+    at = token * kv_heads * GROUP + head
+    tl.store(out + at[:, None] * HEAD_DIM + channel, result.to(out.dtype.element_ty), mask=inside)
+    tl.store(lse + at, log_sum, mask=real)

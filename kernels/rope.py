@@ -10,11 +10,11 @@ from dataclasses import dataclass
 import torch
 
 from dql.kernels.configs import choose
-from dql.kernels.device import row_scale, to_code
 from dql.kernels.kv_cache import KVCache
-from dql.kernels.language import Block, Pointer, Scalar, cdiv, constexpr, jit, power_of_two, tl, uses_triton
+from dql.kernels.language import cdiv, power_of_two, uses_triton
 from dql.kernels.layout import FLOATS, INTEGERS, check
 from dql.kernels.quantize import encode, largest_code
+from dql.kernels.rope_kernel import rope_kernel
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +114,7 @@ def _triton(
     config = choose("rope", "any")
     query_programs, key_programs = (cdiv(count, config.blocks["HEADS"]) for count in (heads, kv_heads))
     quantised = cache is not None and cache.k_scales is not None
-    _kernel[(tokens, query_programs + key_programs)](
+    rope_kernel[(tokens, query_programs + key_programs)](
         q, k, k if v is None else v, positions, cos, sin,
         norm.q if norm else q, norm.k if norm else q,
         cache.k if cache else q, cache.v if cache else q,
@@ -128,111 +128,3 @@ def _triton(
         LARGEST_CODE=largest_code(cache.k.dtype) if quantised and cache else None,
         **config.options(),
     )  # fmt: skip
-
-
-@jit()
-def _load(pointer: Pointer, at: Block, inside: Block) -> Block:
-    return tl.load(pointer + at, mask=inside, other=0.0).to(tl.float32)
-
-
-@jit()
-def _rotate(
-    x: Pointer, weight: Pointer, cos: Pointer, sin: Pointer, position: Scalar, head: Block, present: Block,
-    eps: Scalar, offset: Scalar,
-    HEAD_DIM: constexpr, HALF: constexpr, BLOCK_HALF: constexpr, BLOCK_REST: constexpr, NORM: constexpr,
-) -> Block:  # fmt: skip
-    """(low, high, rest) of the heads [HEADS, BLOCK_…] float32 after norm and rotation."""
-    channel = tl.arange(0, BLOCK_HALF)
-    real = channel < HALF
-    inside = present & real[None, :]
-    at = head * HEAD_DIM + channel[None, :]
-    low, high = _load(x, at, inside), _load(x, at + HALF, inside)
-    rest = low
-    if BLOCK_REST > 0:
-        rest_channel = 2 * HALF + tl.arange(0, BLOCK_REST)
-        rest_real = rest_channel < HEAD_DIM
-        rest = _load(x, head * HEAD_DIM + rest_channel[None, :], present & rest_real[None, :])
-    if NORM:
-        square = tl.sum(low * low + high * high, axis=1)
-        if BLOCK_REST > 0:
-            square += tl.sum(rest * rest, axis=1)
-            rest *= (_load(weight, rest_channel, rest_real) + offset)[None, :]
-        factor = tl.rsqrt(square / HEAD_DIM + eps)[:, None]
-        low *= factor * (_load(weight, channel, real) + offset)[None, :]
-        high *= factor * (_load(weight, channel + HALF, real) + offset)[None, :]
-        if BLOCK_REST > 0:
-            rest *= factor
-    cosine = _load(cos, position * HALF + channel, real)[None, :]
-    sine = _load(sin, position * HALF + channel, real)[None, :]
-    return low * cosine - high * sine, high * cosine + low * sine, rest
-
-
-@jit()
-def _write(
-    x: Pointer, scales: Pointer, low: Block, high: Block, rest: Block, head: Block, present: Block,
-    HEAD_DIM: constexpr, HALF: constexpr, BLOCK_HALF: constexpr, BLOCK_REST: constexpr, LARGEST_CODE: constexpr,
-) -> None:  # fmt: skip
-    """Store heads at x[head, :], divided by a scale of their own where x holds codes."""
-    channel = tl.arange(0, BLOCK_HALF)[None, :]
-    inside = present & (channel < HALF)
-    if LARGEST_CODE is not None:
-        largest = tl.max(tl.maximum(tl.abs(low), tl.abs(high)), axis=1)
-        if BLOCK_REST > 0:
-            largest = tl.maximum(largest, tl.max(tl.abs(rest), axis=1))
-        scale = row_scale(largest, LARGEST_CODE)[:, None]
-        tl.store(scales + head, scale, mask=present)
-        low, high, rest = low / scale, high / scale, rest / scale
-    dtype: tl.constexpr = x.dtype.element_ty
-    tl.store(x + head * HEAD_DIM + channel, to_code(low, dtype), mask=inside)
-    tl.store(x + head * HEAD_DIM + HALF + channel, to_code(high, dtype), mask=inside)
-    if BLOCK_REST > 0:
-        rest_channel = 2 * HALF + tl.arange(0, BLOCK_REST)[None, :]
-        rest_inside = present & (rest_channel < HEAD_DIM)
-        tl.store(x + head * HEAD_DIM + rest_channel, to_code(rest, dtype), mask=rest_inside)
-
-
-@jit(do_not_specialize=["eps", "offset"])
-def _kernel(
-    q: Pointer, k: Pointer, v: Pointer, positions: Pointer, cos: Pointer, sin: Pointer,
-    q_weight: Pointer, k_weight: Pointer,
-    k_cache: Pointer, v_cache: Pointer, k_scales: Pointer, v_scales: Pointer, slots: Pointer,
-    q_stride: Scalar, k_stride: Scalar, v_stride: Scalar, heads: Scalar, kv_heads: Scalar, eps: Scalar, offset: Scalar,
-    QUERY_PROGRAMS: constexpr, HEAD_DIM: constexpr, HALF: constexpr, BLOCK_HALF: constexpr, BLOCK_REST: constexpr,
-    NORM: constexpr, STORE: constexpr, LARGEST_CODE: constexpr, HEADS: constexpr,
-) -> None:  # fmt: skip
-    token, program = tl.program_id(0).to(tl.int64), tl.program_id(1)
-    position = tl.load(positions + token).to(tl.int64)
-    if program < QUERY_PROGRAMS:
-        head = (program * HEADS + tl.arange(0, HEADS))[:, None]
-        x = q + token * q_stride
-        low, high, rest = _rotate(
-            x, q_weight, cos, sin, position, head, head < heads, eps, offset,
-            HEAD_DIM, HALF, BLOCK_HALF, BLOCK_REST, NORM,
-        )  # fmt: skip
-        _write(x, k_scales, low, high, rest, head, head < heads, HEAD_DIM, HALF, BLOCK_HALF, BLOCK_REST, None)
-    else:
-        head = ((program - QUERY_PROGRAMS) * HEADS + tl.arange(0, HEADS))[:, None]
-        present = head < kv_heads
-        x = k + token * k_stride
-        low, high, rest = _rotate(
-            x, k_weight, cos, sin, position, head, present, eps, offset,
-            HEAD_DIM, HALF, BLOCK_HALF, BLOCK_REST, NORM,
-        )  # fmt: skip
-        _write(x, k_scales, low, high, rest, head, present, HEAD_DIM, HALF, BLOCK_HALF, BLOCK_REST, None)
-        if STORE:
-            row = tl.load(slots + token).to(tl.int64) * kv_heads
-            _write(
-                k_cache + row * HEAD_DIM, k_scales + row, low, high, rest, head, present,
-                HEAD_DIM, HALF, BLOCK_HALF, BLOCK_REST, LARGEST_CODE,
-            )  # fmt: skip
-            channel = tl.arange(0, BLOCK_HALF)[None, :]
-            inside = present & (channel < HALF)
-            values = v + token * v_stride + head * HEAD_DIM
-            low, high = _load(values, channel, inside), _load(values, HALF + channel, inside)
-            if BLOCK_REST > 0:
-                rest_channel = 2 * HALF + tl.arange(0, BLOCK_REST)[None, :]
-                rest = _load(values, rest_channel, present & (rest_channel < HEAD_DIM))
-            _write(
-                v_cache + row * HEAD_DIM, v_scales + row, low, high, rest, head, present,
-                HEAD_DIM, HALF, BLOCK_HALF, BLOCK_REST, LARGEST_CODE,
-            )  # fmt: skip

@@ -65,7 +65,7 @@ def test_quantize_rows_reaches_the_largest_code(
     values, scales = quantize_rows(x.to(device), codes)
     assert error(dequantised(values, scales), double(x)) < code_tolerance(codes)
     largest = 448.0 if codes.is_floating_point else 127.0
-    reached = pytest.approx([largest] * 3, rel=0.08 if interpreting() else 0)  # the interpreter truncates to fp8
+    reached = pytest.approx([largest] * 3, rel=0.13 if interpreting() else 0)  # the interpreter truncates to fp8
     assert values[:3].float().abs().amax(-1).tolist() == reached
     assert not values[3].float().any()
 
