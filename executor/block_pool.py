@@ -111,7 +111,7 @@ class BlockPool:
         self._allocator.free(block)
 
     def keep(self, tokens: Tokens, block: Block) -> Resident:
-        """Keep a computed prefix, whose keys and values fill `block`, for prompts to come; the caller is a user of it."""
+        """Keep a computed prefix, whose keys and values fill `block`, for prompts to come; the caller uses it."""
         resident = Resident(tokens, block, users=1, last_used=next(self._clock))
         self.residents.append(resident)
         return resident

@@ -32,8 +32,11 @@ def engine(model: Model) -> Engine:
     return load(model, step_tokens=48, max_rows=5, window=7)
 
 
-def load(model: Model, *, slots: int = 4096, **options: int) -> Engine:
-    return Engine.load(model, EngineOptions(kv_bytes=slots * SLOT_BYTES, **options))
+def load(
+    model: Model, *, slots: int = 4096, step_tokens: int = 1024, max_rows: int = 256, window: int = 4096
+) -> Engine:
+    options = EngineOptions(kv_bytes=slots * SLOT_BYTES, step_tokens=step_tokens, max_rows=max_rows, window=window)
+    return Engine.load(model, options)
 
 
 def prompt(seed: int, length: int, shared: int = 0) -> Tokens:
