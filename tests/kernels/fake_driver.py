@@ -33,6 +33,7 @@ class Compiled:
     shared_bytes: int
     warps: int
     ptx: str
+    cubin: Path
 
     @property
     def uses_wgmma(self) -> bool:
@@ -64,10 +65,15 @@ class FakeDriver:
         return lambda *arguments: None
 
 
+def tool(name: str, *arguments: str | Path) -> str:
+    """What one of the CUDA binary tools that Triton ships prints."""
+    path = Path(triton.__file__).parent / "backends/nvidia/bin" / name
+    return subprocess.run([path, *arguments], capture_output=True, text=True, check=True).stdout
+
+
 def _compiled(src: Any, metadata: dict[str, Any], files: dict[str, str]) -> Compiled:
     paths = {Path(path).suffix: Path(path) for path in files.values()}
-    dump = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
-    text = subprocess.run([dump, "-res-usage", paths[".cubin"]], capture_output=True, text=True, check=True).stdout
+    text = tool("cuobjdump", "-res-usage", paths[".cubin"])
     found = re.search(r"REG:(\d+) STACK:(\d+) SHARED:\d+ LOCAL:(\d+)", text)
     assert found, text
     return Compiled(
@@ -78,6 +84,7 @@ def _compiled(src: Any, metadata: dict[str, Any], files: dict[str, str]) -> Comp
         metadata["shared"],
         metadata["num_warps"],
         paths[".ptx"].read_text(),
+        paths[".cubin"],
     )
 
 
