@@ -23,6 +23,7 @@ class Config:
 
     home: models and profiles. model: the default model. memory_limit: DuckDB's, such as "4GiB" ("" leaves DuckDB's
     own default). threads: CPU threads for both DuckDB and inference (0 = all cores). offline: never use the network.
+    price_per_hour: USD that an hour of this machine costs, for bounds on cost (0 = unknown).
     """
 
     home: Path = field(default_factory=lambda: user_data_path("dql"))
@@ -30,6 +31,7 @@ class Config:
     memory_limit: str = ""
     threads: int = 0
     offline: bool = False
+    price_per_hour: float = 0.0
 
     @classmethod
     def load(cls, environ: Mapping[str, str] = os.environ) -> "Config":
@@ -56,6 +58,10 @@ class Config:
         return self.threads or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
     @property
+    def runs_file(self) -> Path:
+        return self.home / "runs.db"
+
+    @property
     def history_file(self) -> Path:
         return user_state_path("dql") / "history"
 
@@ -77,6 +83,11 @@ def _convert(variable: str, text: str, default: object) -> object:
         if text.lower() in ("0", "false", "no", "off", ""):
             return False
         raise ConfigError(f"{variable}={text!r} is not a truth value", hint="write 1 or 0")
+    if isinstance(default, float):
+        try:
+            return float(text)
+        except ValueError:
+            raise ConfigError(f"{variable}={text!r} is not a number", hint="write a number such as 0.34") from None
     if isinstance(default, int):
         if text.isdecimal():
             return int(text)

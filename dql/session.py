@@ -13,6 +13,8 @@ from dql.config import Config
 from dql.errors import BindError, DqlError
 from dql.grammar import ast
 from dql.grammar.parser import parse
+from dql.history import History
+from dql.machine import Machine
 from dql.models.registry import Registry
 from dql.names import Names
 from dql.planner.calls import SIGNATURES
@@ -56,6 +58,8 @@ class Session:
         self.config = config or Config.load()
         self.catalog = Catalog(path, self.config)
         self.registry = Registry(self.config.models_dir, offline=self.config.offline)
+        self.machine = Machine(self.config)
+        self.history = History(self.config.runs_file)
         self.settings_in_force: dict[str, Value] = {}
         self.model = self.config.model
         self.names = Names(self.catalog, lasting=path is not None and path != ":memory:")

@@ -3,26 +3,27 @@
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import astuple, dataclass, fields
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from dql import explaining
 from dql.catalog import quote_name
 from dql.errors import BindError, UnsupportedError, name_hint
+from dql.estimate import Estimate, estimate
+from dql.explaining import remember
 from dql.grammar import ast
 from dql.planner.bind_contract import bind_contract, bind_value
 from dql.planner.binder import bind
 from dql.planner.contract import SETTING_KINDS, setting_kind, setting_value
 from dql.planner.environment import Environment
-from dql.planner.explain import Explanation
 from dql.planner.explain import explain as explain_plan
 from dql.planner.physical import ErrorPolicy
+from dql.planner.placing import placed, placement
 from dql.planner.plan import Planned, plan_query
-from dql.planner.prompts import prompts
-from dql.planner.statistics import CallStatistics, count_calls, countable, infer_nodes
 from dql.result import Outcome, Result, rows
+from dql.showing import HARDWARE_COLUMNS, RUN_COLUMNS, hardware_rows, run_rows
 
 if TYPE_CHECKING:
     from dql.executor.progress import Progress
@@ -117,7 +118,12 @@ def query(query: ast.Query, call: Call) -> Result:
 
 
 def start(planned: Planned, call: Call) -> "Run":
-    """A run of the plan that `cancel` reaches."""
+    """A run of the plan that `cancel` reaches. Raises PlanError where no plan keeps the contract."""
+    return begin(planned, call)[0]
+
+
+def begin(planned: Planned, call: Call) -> "tuple[Run, Estimate]":
+    """`start`, and what was predicted of the run."""
     contract = planned.contract
     policy = ErrorPolicy(
         on_error=str(contract.setting("on_error")),
@@ -129,11 +135,14 @@ def start(planned: Planned, call: Call) -> "Run":
         _check_folder(policy.rejects, None)
     if contract.setting("row_timeout") is not None:
         raise UnsupportedError("row_timeout does not run yet", hint="cancel the query, or bound max_tokens")
-    batch_size = contract.setting("batch_size")
-    run = call.session.runtime.start(planned.query, policy, call.params, call.progress)
-    run.context.batch_size = int(batch_size) if isinstance(batch_size, int) else None
+    found = estimate(planned, call.session, call.params, running=True)
+    query = placed(planned.query, placement(planned.contract, found.choice))
+    run = call.session.runtime.start(query, policy, call.params, call.progress)
+    if (budget := contract.bound("budget")) is not None:
+        run.context.token_budget = budget.value
+    run.finished = lambda ended: remember(ended, planned, found, call.session, call.text)
     call.session.watch(run)
-    return run
+    return run, found
 
 
 def into(target: ast.Into, planned: Planned, call: Call) -> Result:
@@ -312,6 +321,10 @@ def show(statement: ast.Show, call: Call) -> Result:
     if statement.what == "FUNCTIONS":
         columns = [(c, "VARCHAR") for c in ("name", "signature", "description")]
         return rows(columns, [astuple(f) for f in session.functions()], "query")
+    if statement.what == "RUNS":
+        return rows(RUN_COLUMNS, run_rows(session.history), "query")
+    if statement.what == "HARDWARE":
+        return rows(HARDWARE_COLUMNS, hardware_rows(session.machine), "query")
     raise UnsupportedError(f"SHOW {statement.what} does not run yet", span=statement.span)
 
 
@@ -348,41 +361,15 @@ def reset_setting(statement: ast.ResetSetting, call: Call) -> Result:
 
 
 def explain(statement: ast.Explain, call: Call) -> Result:
-    """The plan as text."""
-    for given, what in (
-        (statement.analyze, "EXPLAIN ANALYZE"),
-        (statement.candidates, "EXPLAIN (CANDIDATES)"),
-        (statement.on is not None, "EXPLAIN (ON …)"),
-    ):
-        if given:
-            raise UnsupportedError(f"{what} does not run yet", span=statement.span, hint="write EXPLAIN")
+    """The plan with its figures; with ANALYZE the query runs."""
     planned = plan(statement.query, call)
-    text = explained(planned, call, rewrites=statement.rewrites)
-    return rows([("plan", "VARCHAR")], [(line,) for line in text.splitlines()], "explain")
+    return explaining.explain(statement, planned, call.session, call.params, lambda: begin(planned, call))
 
 
-def explained(planned: Planned, call: Call, rewrites: bool = False) -> str:
-    """What EXPLAIN prints for a plan: its tree, with counts where no earlier inference decides them."""
-    registry, catalog = call.session.registry, call.session.catalog
-    statistics: dict[str, CallStatistics] = {}
-    notes: dict[str, str] = {}
-    frames: dict[str, tuple[str, ...]] = {}
-    for node in infer_nodes(planned.query.root):
-        asked = [c for c in node.calls if c.op != "count_tokens"]
-        missing = [c for c in asked if not registry.installed(c.model)]
-        for c in missing:
-            notes[c.out] = f"prompt tokens unknown: {c.model} is not here yet (dql models pull {c.model})"
-        if missing:
-            continue
-        compiled = {c.out: prompts(c, registry.resolve(c.model)) for c in node.calls}
-        frames |= {out: tuple(p.frame for p in found) for out, found in compiled.items() if found}
-        if countable(node) is None:
-            notes |= {c.out: "rows and tokens depend on the inference below" for c in asked}
-            continue
-        counted = count_calls(node, list(compiled.values()), partial(catalog.stream, params=call.params))
-        statistics |= {c.out: s for c, s in zip(node.calls, counted, strict=True) if c in asked}
-    found = Explanation(planned.logical, planned.applied, planned.contract, statistics, notes, frames, planned.tables)
-    return explain_plan(found, rewrites)
+def explained(planned: Planned, call: Call) -> str:
+    """What EXPLAIN prints for a plan."""
+    found = estimate(planned, call.session, call.params, strict=False)
+    return explain_plan(explaining.explanation_of(planned, found))
 
 
 def _options(options: tuple[ast.Option, ...], call: Call) -> dict[str, object]:

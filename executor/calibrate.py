@@ -4,7 +4,8 @@ The quick profile takes a few seconds and measures each operator where plans liv
 more repeats. Figures become shares of the machine's speed of light, as `Hardware` keeps them.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from time import perf_counter
 
@@ -27,8 +28,10 @@ from dql.kernels.kv_cache import KVCache
 from dql.models.shape import ModelShape
 from dql.planner.hardware import Curve, Hardware, Operators, cpu_versions, layer_key, total_memory
 
+Points = list[tuple[float, float, float]]  # size, seconds at the speed of light, seconds measured
 Progress = Callable[[str, float], None]  # what is measured now, share done
 
+BUSY = 1.3  # load a core from which figures are those of a machine that others use
 _COLD = 96 << 20  # bytes of layer weights that no cache holds, as those of a whole model
 _VOCABULARY = 16_384  # rows of the head that are measured
 _READ = 128 << 20  # bytes read to measure bandwidth
@@ -38,14 +41,14 @@ _READ = 128 << 20  # bytes read to measure bandwidth
 class Grid:
     """Sizes that are measured; most repeats of each, the seconds after which none begins, and those of the whole.
 
-    Where the machine is too busy or too slow for the whole grid, each figure keeps the sizes that came first.
+    Where the machine is too busy or too slow for the whole grid, each figure has the sizes that come first.
     """
 
-    tokens: tuple[int, ...] = (1, 4, 16, 64, 256, 1024)
-    head_rows: tuple[int, ...] = (1, 16, 128)
-    run_lengths: tuple[int, ...] = (16, 64, 256, 512)
-    queries: tuple[int, ...] = (1, 16, 128, 512)
-    lanes: tuple[tuple[int, int], ...] = ((1, 64), (8, 64), (32, 128), (128, 192))
+    tokens: tuple[int, ...] = (256, 1, 64, 16, 1024, 4)
+    head_rows: tuple[int, ...] = (128, 1, 16)
+    run_lengths: tuple[int, ...] = (64, 16, 256, 512)
+    queries: tuple[int, ...] = (512, 16, 128, 1)
+    lanes: tuple[tuple[int, int], ...] = ((32, 128), (1, 64), (128, 192), (8, 64))
     repeats: int = 5
     patience: float = 0.08
     seconds: float = 2.5
@@ -53,11 +56,11 @@ class Grid:
 
 QUICK = Grid()
 THOROUGH = Grid(
-    tokens=(1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096),
-    head_rows=(1, 4, 16, 64, 128, 256),
-    run_lengths=(8, 16, 32, 64, 128, 256, 512, 1024),
-    queries=(1, 4, 16, 64, 128, 256, 512, 1024),
-    lanes=((1, 64), (4, 64), (8, 64), (16, 128), (32, 128), (64, 192), (128, 192), (256, 192), (256, 768)),
+    tokens=(256, 1, 64, 16, 1024, 4, 128, 512, 8, 32, 2, 2048),
+    head_rows=(128, 1, 16, 64, 4, 256),
+    run_lengths=(64, 16, 256, 512, 32, 128, 8, 1024),
+    queries=(512, 16, 128, 1, 64, 256, 4, 1024),
+    lanes=((32, 128), (1, 64), (128, 192), (8, 64), (64, 192), (256, 192), (16, 128), (4, 64), (256, 768)),
     repeats=15,
     patience=0.8,
     seconds=50.0,
@@ -69,41 +72,47 @@ def measure(
 ) -> Hardware:
     """`base` with this machine's figures for models of this shape; what other shapes measured stays."""
     threads, clock = torch.get_num_threads(), _Clock(grid)
+    known, typical = base.source == "measured", base.operators["fp32"]
+    load = os.getloadavg()[0] / threads
     with torch.inference_mode():
         progress("memory bandwidth", 0.0)
-        bandwidth = _bandwidth(clock)
+        bandwidth = base.bandwidth if known else _bandwidth(clock)
         progress("steps", 0.05)
         step, row, start = _overheads(clock)
         progress("matrix products", 0.15)
         layers = _layer_seconds(shape, clock)
         flops = 2.0 * shape.matmul_parameters / shape.num_layers
-        peak = max(base.peak["fp32"] if base.source == "measured" else 0.0, *(m * flops / s for m, s in layers))
+        # the unit of all shares: where other shapes were measured before, theirs
+        peak = base.peak["fp32"] if known else max(m * flops / s for m, s in layers)
         progress("head", 0.6)
         head = _head_seconds(shape, clock)
+        linear = [(m, _light(m, flops, peak, bandwidth), s) for m, s in layers]
+        rows = [(m, _light(m, 2.0 * values * shape.hidden_size, peak, bandwidth), s) for m, values, s in head]
         progress("attention", 0.7)
         operators = Operators(
-            linear=_shares((m, _light(m, flops, peak, bandwidth), s) for m, s in layers),
-            head=_shares((m, _light(m, 2.0 * rows * shape.hidden_size, peak, bandwidth), s) for m, rows, s in head),
-            own_attention=_own_attention(shape, clock, peak),
-            shared_attention=_shared_attention(shape, clock, peak),
-            decode_attention=_decode_attention(shape, clock, bandwidth),
+            linear=_shares(linear, typical.linear),
+            head=_shares(rows, typical.head),
+            own_attention=_shares(_own_attention(shape, clock, peak), typical.own_attention),
+            shared_attention=_shares(_shared_attention(shape, clock, peak), typical.shared_attention),
+            decode_attention=_shares(_decode_attention(shape, clock, bandwidth), typical.decode_attention),
         )
-    known = dict(base.operators) if base.source == "measured" else {}
-    known = {"fp32": operators, **known, f"fp32 {layer_key(shape)}": operators}
+    others = dict(base.operators) if known else {"fp32": operators}
+    busy = f"; measured on a busy machine, load {load:.1f} a core" if load > BUSY else ""
     return replace(
         base,
         memory=float(total_memory()),
         bandwidth=bandwidth,
         peak={"fp32": peak},
-        operators=known,
+        operators={**others, f"fp32 {layer_key(shape)}": operators},
         step_seconds=step,
         layer_seconds=0.0,
         row_seconds=row,
         start_seconds=start,
         source="measured",
-        spread=0.15 if grid is QUICK else 0.1,
-        versions=cpu_versions(threads),
-        notes=f"{'quick profile' if grid is QUICK else 'dql calibrate'}, {threads} threads",
+        spread=0.5 if busy else 0.15 if grid is QUICK else 0.1,
+        load=load,
+        versions=cpu_versions(base.cores),
+        notes=f"{'quick profile' if grid is QUICK else 'dql calibrate'}, {threads} threads{busy}",
     )
 
 
@@ -112,9 +121,18 @@ def _light(rows: float, flops: float, peak: float, bandwidth: float) -> float:
     return max(rows * flops / peak, flops * 2 / bandwidth)
 
 
-def _shares(measured: Iterable[tuple[float, float, float]]) -> Curve:
-    """(size, seconds at the speed of light, seconds measured) → share of it by size."""
-    return Curve(tuple((float(size), light / max(seconds, 1e-9)) for size, light, seconds in measured))
+def _shares(measured: Sequence[tuple[float, float, float]], typical: Curve) -> Curve:
+    """(size, seconds at the speed of light, seconds measured) → share of it by size.
+
+    Sizes beyond those that there was time for follow the typical curve from the nearest measured one on.
+    """
+    points = {float(size): light / max(seconds, 1e-9) for size, light, seconds in measured}
+    low, high = min(points), max(points)
+    for size, share in typical.points:
+        if size < low / 1.5 or size > high * 1.5:
+            end = low if size < low else high
+            points[size] = share * points[end] / float(typical(end))
+    return Curve(tuple(sorted(points.items())))
 
 
 class _Clock:
@@ -212,8 +230,8 @@ def _head_seconds(shape: ModelShape, clock: _Clock) -> list[tuple[int, int, floa
 # ---- attention, through the engine's own steps -------------------------------------------------------------------
 
 
-def _own_attention(shape: ModelShape, clock: _Clock, peak: float) -> Curve:
-    points = []
+def _own_attention(shape: ModelShape, clock: _Clock, peak: float) -> Points:
+    points: Points = []
     for length in clock.grid.run_lengths:
         rows = max(1, 1024 // length)
         builder = StepBuilder(shape)
@@ -225,11 +243,12 @@ def _own_attention(shape: ModelShape, clock: _Clock, peak: float) -> Curve:
         points.append((length, flops / peak, seconds))
         if clock.over(0.8):
             break
-    return _shares(points)
+    return points
 
 
-def _shared_attention(shape: ModelShape, clock: _Clock, peak: float) -> Curve:
-    points, keys = [], 256
+def _shared_attention(shape: ModelShape, clock: _Clock, peak: float) -> Points:
+    points: Points = []
+    keys = 256
     for queries in clock.grid.queries:
         run = SharedRun(slice(0, queries), 0, keys)
         attention = StepAttention([], [], [], [run], shape.attention_scale, shape.attention_softcap)
@@ -237,11 +256,11 @@ def _shared_attention(shape: ModelShape, clock: _Clock, peak: float) -> Curve:
         points.append((queries, 4.0 * shape.query_size * queries * keys / peak, seconds))
         if clock.over(0.9):
             break
-    return _shares(points)
+    return points
 
 
-def _decode_attention(shape: ModelShape, clock: _Clock, bandwidth: float) -> Curve:
-    points = []
+def _decode_attention(shape: ModelShape, clock: _Clock, bandwidth: float) -> Points:
+    points: Points = []
     for lanes, context in clock.grid.lanes:
         slab = Slab(Block(0, lanes * context), lanes, context)
         slab.filled[:] = context - 1
@@ -251,7 +270,7 @@ def _decode_attention(shape: ModelShape, clock: _Clock, bandwidth: float) -> Cur
         points.append(
             (lanes * context, lanes * context * shape.kv_bytes_per_token(4) / shape.num_layers / bandwidth, seconds)
         )
-    return _shares(points)
+    return points
 
 
 def _attention_seconds(shape: ModelShape, attention: StepAttention, tokens: int, slots: int, clock: _Clock) -> float:

@@ -3,15 +3,19 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
+from time import perf_counter
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from dql.errors import ExecutionError
 from dql.executor.answers import Reader, answer
-from dql.executor.context import Context, Rejected
+from dql.executor.context import FIRST_CALLS, Context
+from dql.executor.rejected import Rejected
 from dql.executor.requests import Answer, Failure, Generate, Request, Sampling, Score, Task, Tokens
+from dql.planner.measured import Measured
 from dql.planner.physical import CallExec
 from dql.planner.prompts import prompts
 from dql.prompts import CompiledPrompt, TokenBatch
@@ -31,7 +35,7 @@ class Answers:
 
 
 class CallRunner:
-    """Runs one call of a plan. Equal calls of the query are answered once, across windows too."""
+    """Runs one call of a plan. Equal calls of the query are answered once, across windows and calls."""
 
     def __init__(self, call: CallExec, context: Context) -> None:
         self.call = call
@@ -39,9 +43,12 @@ class CallRunner:
         model = context.models.model(call.model)
         self._tokenizer = model.tokenizer
         self._prompts = prompts(call, model)
-        self._memos: list[dict[bytes, Answer]] = [{} for _ in self._prompts]
         self._reader = Reader(call, model)
         self._context_length = model.shape.context_length
+        self._measured = context.measured.setdefault(call.out, Measured())
+        self._asked = 0
+        self._first_failures = 0
+        self._failed: set[int] = set()  # rows of the window
 
     def run(self, window: pa.RecordBatch, first_row: int) -> Answers:
         """The answers to all rows of a window; `first_row` is its first row's number in the whole input."""
@@ -50,7 +57,9 @@ class CallRunner:
         if self.call.op == "count_tokens":
             by_prompt = [self._count(texts, len(rows))]
         else:
-            by_prompt = [self._ask(number, texts, len(rows), first_row) for number in range(len(self._prompts))]
+            self._failed = set()
+            by_prompt = [self._ask(number, texts, rows + first_row) for number in range(len(self._prompts))]
+            self._asked += len(rows)
         finished = np.ones(window.num_rows, dtype=bool)
         failed = np.zeros(window.num_rows, dtype=bool)
         answered: list[tuple[Answer, ...] | None] = [None] * window.num_rows
@@ -59,10 +68,8 @@ class CallRunner:
                 finished[row] = False
                 continue
             answered[row] = answers
-            failure = next((answer.failure for answer in answers if answer.failure is not None), None)
-            failed[row] = failure is not None
-            if failure is not None:
-                self._reject(first_row + row, failure)
+            failed[row] = any(answer.failure is not None for answer in answers)
+        self._context.check_share(done=False)
         return Answers(self._reader.column(answered), finished, failed)
 
     def _wanted(self, window: pa.RecordBatch) -> NDArray[np.int64]:
@@ -75,54 +82,87 @@ class CallRunner:
             mask &= np.asarray(guard.to_numpy(zero_copy_only=False))
         return np.flatnonzero(mask)
 
-    def _ask(self, number: int, texts: Sequence[Sequence[str]], rows: int, first_row: int) -> list[Answer | None]:
-        """One answer per row to prompt `number`, None where the run was cancelled before it."""
-        if not rows or self._context.cancelled.is_set():
-            return [None] * rows
-        prompt, memo = self._prompts[number], self._memos[number]
-        batch = self._fit(prompt, prompt.encode(texts) if texts else repeat(prompt.encode(()), rows))
-        self._context.counts["calls"] += rows
-        keys = [b""] * rows
-        answers: list[Answer | None] = [None] * rows
-        waiting: dict[bytes, list[int]] = {}
-        for i in range(rows):
-            if (failure := batch.failures.get(i)) is not None:
-                answers[i] = answer(i, failure=Failure(failure.kind, failure.message))
-                continue
-            keys[i] = self._key(batch.row(i), first_row + i)
-            if (known := memo.get(keys[i])) is not None:
-                answers[i] = known
-            else:
-                waiting.setdefault(keys[i], []).append(i)
-        first = [same[0] for same in waiting.values()]
-        self._context.counts["reused"] += rows - len(first)
+    def _ask(self, number: int, texts: Sequence[Sequence[str]], rows: NDArray[np.int64]) -> list[Answer | None]:
+        """One answer per row to prompt `number`, None where the run was cancelled before it; `rows` are row numbers."""
+        answers: list[Answer | None] = [None] * len(rows)
+        if not len(rows) or self._context.cancelled.is_set():
+            return answers
+        prompt = self._prompts[number]
         task = self._task(prompt)
-        for found in self._run([Request(i, batch.row(i), task) for i in first]):
-            for i in waiting[keys[found.id]]:
+        memo = self._context.memo(self.call.model, self.call.placement, task)
+        batch = self._fit(prompt, prompt.encode(texts) if texts else repeat(prompt.encode(()), len(rows)))
+        counts = self._context.counts
+        counts["calls"] += len(rows) if number == 0 else 0
+        self._measured.rows += len(rows)
+        keys = [self._key(batch.row(i), row) for i, row in enumerate(rows.tolist())]
+        waiting: dict[bytes, list[int]] = {}
+
+        def give(found: Answer, places: list[int]) -> None:
+            counts["length"] += len(places) if found.finish == "length" else 0
+            for i in places:
                 answers[i] = found
+                if found.failure is not None:
+                    self._reject(int(rows[i]), self._asked + i, found.failure, [column[i] for column in texts])
+
+        for i, key in enumerate(keys):
+            if (failure := batch.failures.get(i)) is not None:
+                give(answer(i, failure=Failure(failure.kind, failure.message)), [i])
+            elif (known := memo.get(key)) is not None:
+                counts["reused"] += 1
+                give(known, [i])
+            else:
+                waiting.setdefault(key, []).append(i)
+        counts["reused"] += sum(len(same) - 1 for same in waiting.values())
+        for found in self._run([Request(same[0], batch.row(same[0]), task) for same in waiting.values()]):
+            give(found, waiting[keys[found.id]])
             if found.failure is None and self.call.decoding.is_function and len(memo) < MEMO_ROWS:
                 memo[keys[found.id]] = found
         return answers
 
+    def _reject(self, row: int, call: int, failure: Failure, inputs: Sequence[str]) -> None:
+        """Note a failed row, once for all prompts about it; `call` is its number among the rows asked about."""
+        if row in self._failed:
+            return
+        self._failed.add(row)
+        kept = tuple(inputs) if self._context.policy.rejects is not None else ()
+        self._context.reject(Rejected(row, self.call.label, failure.kind, failure.message, failure.retryable, kept))
+        self._first_failures += call < FIRST_CALLS
+        if self._first_failures == FIRST_CALLS and call < FIRST_CALLS:
+            raise ExecutionError(f"the first {FIRST_CALLS} calls all failed: {failure.message}")
+
     def _count(self, texts: Sequence[Sequence[str]], rows: int) -> list[Answer | None]:
         """Tokens of the rendered text of each row; no model runs."""
         parts = [[part] * rows if isinstance(part, str) else texts[part] for part in self.call.template]
-        _, offsets = self._tokenizer.encode_data(["".join(row) for row in zip(*parts, strict=True)])
+        _, offsets = self._tokenizer.encode_data(
+            ["".join(row) for row in zip(*parts, strict=True)] if parts else [""] * rows
+        )
         return [answer(i, prompt_tokens=int(n)) for i, n in enumerate(np.diff(offsets))]
 
     def _run(self, requests: list[Request]) -> Iterator[Answer]:
-        """Answers as they finish; ends early when the run is cancelled, by Ctrl-C or from another thread."""
-        if not requests:
-            return
+        """Answers as they finish; ends early when the run is cancelled, or no row more fits into its token budget."""
         context = self._context
+        while requests and not context.cancelled.is_set():
+            part = _affordable(requests, context.tokens_left())
+            if not part:
+                context.stop_spent()
+                return
+            yield from self._run_all(part)
+            requests = requests[len(part) :]
+
+    def _run_all(self, requests: list[Request]) -> Iterator[Answer]:
+        """Answers as they finish; ends early when the run is cancelled, by Ctrl-C or from another thread."""
+        context, place, measured = self._context, self.call.placement, self._measured
         engine = context.models.engine(self.call.model)
         context.tracker.phase("running", self.call.label)
-        before = replace(engine.counters)
-        running = engine.run(requests, max_rows=context.batch_size)
+        before, began = replace(engine.counters), perf_counter()
+        sizes = {"max_rows": place.max_rows, "step_tokens": place.step_tokens, "kv_slots": place.kv_slots}
+        running = engine.run(requests, **sizes)
         try:
             for done, found in enumerate(running, 1):
                 if found.failure is not None and found.failure.kind == "cancelled":
                     continue
+                if found.failure is None:
+                    measured.note(found.seconds, len(found.tokens) + (found.finish == "stop"))
                 yield found
                 context.show(done, engine.counters, before)
                 if context.cancelled.is_set():
@@ -132,14 +172,16 @@ class CallRunner:
         finally:
             running.close()
             context.add(engine.counters, before)
+            measured.add(perf_counter() - began, engine.counters, before)
 
     def _fit(self, prompt: CompiledPrompt, batch: TokenBatch) -> TokenBatch:
         """The batch with over-long rows cut in the middle of their data, where the query asks for that."""
         if self._context.policy.on_overflow != "truncate_middle":
             return batch
         output = self.call.decoding.max_tokens if self.call.op == "generate" else max(map(len, prompt.label_ids))
-        fitting, cut = prompt.truncate(batch, self._context_length - output)
-        self._context.counts["truncated"] += int(cut.sum())
+        limit = self._context_length - output
+        fitting, cut = prompt.truncate(batch, limit)
+        self._context.counts["truncated"] += int((cut & (fitting.lengths <= limit)).sum())
         return fitting
 
     def _key(self, tokens: Tokens, row: int) -> bytes:
@@ -155,9 +197,13 @@ class CallRunner:
         sampling = Sampling(d.temperature, d.top_k, d.top_p, d.min_p, d.seed)
         return Generate(d.max_tokens, prompt.stop_ids, d.stop, sampling)
 
-    def _reject(self, row: int, failure: Failure) -> None:
-        rejected = Rejected(row, self.call.label, failure.kind, failure.message, failure.retryable)
-        self._context.reject(rejected)
+
+def _affordable(requests: list[Request], left: float | None) -> list[Request]:
+    """The first requests that a token budget allows whatever they share and however long their answers are."""
+    if left is None:
+        return requests
+    most = [len(r.tokens) + (r.task.max_tokens if isinstance(r.task, Generate) else 0) for r in requests]
+    return requests[: int(np.searchsorted(np.cumsum(most), left, side="right"))]
 
 
 def repeat(batch: TokenBatch, rows: int) -> TokenBatch:

@@ -11,22 +11,14 @@ from dql.errors import ExecutionError
 from dql.executor.engine import Engine
 from dql.executor.options import Counters
 from dql.executor.progress import Tracker
+from dql.executor.rejected import Rejected
+from dql.executor.requests import Answer, Task
 from dql.models import Model
-from dql.planner.physical import ErrorPolicy
+from dql.planner.measured import Measured
+from dql.planner.physical import ErrorPolicy, Placement
 
-_FIRST_CALLS = 100  # a job whose first calls all fail stops
+FIRST_CALLS = 100  # a job whose first calls all fail stops
 _SHOWN = 5  # distinct messages kept per class
-
-
-@dataclass(frozen=True, slots=True)
-class Rejected:
-    """A row without an answer: which column, why, and whether a retry can help. `row` counts the stage's input."""
-
-    row: int
-    column: str
-    kind: str
-    message: str
-    retryable: bool
 
 
 class Models(Protocol):
@@ -48,23 +40,38 @@ class Context:
     cancelled: threading.Event = field(default_factory=threading.Event)
     tables: dict[str, str] = field(default_factory=dict)
     rejected: list[Rejected] = field(default_factory=list)
+    memos: dict[tuple[str, Placement, Task], dict[bytes, Answer]] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)
     rows: int = 0
-    batch_size: int | None = None
+    measured: dict[str, Measured] = field(default_factory=dict)
+    token_budget: float | None = None
+    spent: bool = False  # the budget is: rows that did not finish stay out
+
+    def memo(self, model: str, placement: Placement, task: Task) -> dict[bytes, Answer]:
+        """Answers of this query by prompt, for all calls that ask the same in the same way."""
+        return self.memos.setdefault((model, placement, task), {})
 
     def reject(self, row: Rejected) -> None:
-        """Count a failed row; raises ExecutionError when the policy says that the job must stop."""
+        """Note a failed row; raises ExecutionError when the policy says that the job must stop at it."""
         self.counts["failed"] += 1
         self.rejected.append(row)
-        policy, failed, calls = self.policy, self.counts["failed"], self.counts["calls"]
-        if policy.on_error == "fail":
+        if self.policy.on_error == "fail":
             raise ExecutionError(f"row {row.row} has no {row.column}: {row.message}", hint=_policy_hint("on_error"))
-        over_count = isinstance(policy.limit, int) and failed > policy.limit
-        over_share = isinstance(policy.limit, float) and calls >= _FIRST_CALLS and failed > policy.limit * calls
-        if over_count or over_share:
-            raise ExecutionError(f"{failed} rows failed; the first: {row.message}", hint=_policy_hint("reject_limit"))
-        if failed == calls == _FIRST_CALLS:
-            raise ExecutionError(f"the first {calls} calls all failed: {row.message}")
+        if isinstance(self.policy.limit, int) and self.counts["failed"] > self.policy.limit:
+            self._stop()
+
+    def check_share(self, done: bool) -> None:
+        """Raise ExecutionError where a larger share of the calls failed than `reject_limit` allows.
+
+        Called when all answers to a window are there, since failures come first; `done`: there are no more windows.
+        """
+        limit, calls = self.policy.limit, self.counts["calls"]
+        if isinstance(limit, float) and (done or calls >= FIRST_CALLS) and self.counts["failed"] > limit * calls:
+            self._stop()
+
+    def _stop(self) -> None:
+        message = f"{self.counts['failed']} rows failed; the first: {self.rejected[0].message}"
+        raise ExecutionError(message, hint=_policy_hint("reject_limit"))
 
     def show(self, done: int, now: Counters, before: Counters) -> None:
         """Show progress: `done` rows of the running window, and the engine's counts since `before`."""
@@ -90,6 +97,17 @@ class Context:
         for row in self.rejected:
             by_kind.setdefault(row.kind, []).append(row)
         return [f"{len(rows)} × {kind}: {rows[0].message}" for kind, rows in by_kind.items()][:_SHOWN]
+
+    def tokens_left(self) -> float | None:
+        """Tokens that the run may still compute or draw; None where nobody set a budget."""
+        if self.token_budget is None:
+            return None
+        return self.token_budget - self.counts["prefilled"] - self.counts["decoded"]
+
+    def stop_spent(self) -> None:
+        """End the run because its budget is spent; what is finished is kept."""
+        self.spent = True
+        self.cancelled.set()
 
     def close(self) -> None:
         """Forget the scratch tables."""

@@ -41,6 +41,7 @@ def infer(
             yield batch.filter(pa.array(finished & ~dropped)) if not finished.all() or dropped.any() else batch
             if context.cancelled.is_set():
                 return
+        context.check_share(done=True)
     finally:
         below.close()
 

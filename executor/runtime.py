@@ -9,15 +9,19 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 
 from dql.catalog import Catalog
-from dql.executor.context import Context, Rejected
+from dql.executor import calibrate
+from dql.executor.context import Context
 from dql.executor.engine import Engine
 from dql.executor.operators import execute
 from dql.executor.progress import Progress, Tracker
+from dql.executor.rejected import Rejected, table
 from dql.executor.sink import AtomicFile, file_format
 from dql.executor.stats import Stats
 from dql.models import Model
 from dql.models.fetch import PullProgress
 from dql.models.registry import Registry
+from dql.models.shape import ModelShape
+from dql.planner.hardware import Hardware
 from dql.planner.physical import ErrorPolicy, QueryPlan
 
 _LOADED = 2  # engines kept; a third model takes the place of the one unused longest
@@ -25,13 +29,15 @@ _LOADED = 2  # engines kept; a third model takes the place of the one unused lon
 
 @dataclass
 class Run:
-    """One run of a plan, perhaps not begun. `context` tells how it went."""
+    """One run of a plan, perhaps not begun. `context` tells how it went; `rejects` takes the failed rows."""
 
     plan: QueryPlan
     context: Context
+    rejects: AtomicFile | None = None
     started: float = field(default_factory=time.monotonic)
     rows: int = 0
     seconds: float = 0.0
+    finished: "Callable[[Run], None] | None" = None  # called once, when the last batch was read or the run stopped
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """The rows, in order, under the user's column names; at least one batch."""
@@ -46,10 +52,17 @@ class Run:
             below.close()
             self.context.close()
             self.seconds = time.monotonic() - self.started
+            if self.finished is not None:
+                self.finished(self)
+            if self.rejects is not None:
+                with self.rejects as file:
+                    file.write(iter(table(self.rejected, inputs=True).to_batches()))
+                    file.commit()
 
     @property
     def interrupted(self) -> bool:
-        return self.context.cancelled.is_set()
+        """Whether the run was cancelled; one whose token budget is spent was not."""
+        return self.context.cancelled.is_set() and not self.context.spent
 
     @property
     def rejected(self) -> list[Rejected]:
@@ -105,7 +118,16 @@ class Runtime:
         """A run that begins when its batches are read."""
         tracker = Tracker(listen)
         models = _Models(self, tracker)
-        return Run(plan, Context(self._catalog, models, dict(params), policy, tracker, threading.Event()))
+        rejects = self.file(policy.rejects, None) if policy.rejects is not None else None
+        context = Context(self._catalog, models, dict(params), policy, tracker, threading.Event())
+        return Run(plan, context, rejects)
+
+    def measure(
+        self, base: Hardware, shape: ModelShape, *, thorough: bool, progress: "calibrate.Progress | None"
+    ) -> Hardware:
+        """`base` with what this machine does with models of this shape; takes seconds, a minute where `thorough`."""
+        grid = calibrate.THOROUGH if thorough else calibrate.QUICK
+        return calibrate.measure(base, shape, grid, progress or (lambda label, share: None))
 
     def file(self, path: str, asked: str | None) -> AtomicFile:
         """A file to be written in one step. Raises BindError for a format that dql does not write."""

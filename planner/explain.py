@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 
 from dql.grammar import ast
 from dql.grammar.unparse import to_sql
-from dql.planner.contract import Bound, Contract
+from dql.planner.contract import Contract
+from dql.planner.explain_cost import Promise, call_lines, choice_lines, precisions, promises_of
 from dql.planner.logical import (
     Aggregate,
     Distinct,
@@ -21,17 +22,23 @@ from dql.planner.logical import (
     Window,
     walk_plan,
 )
+from dql.planner.measured import Measured
 from dql.planner.optimizer import Applied
+from dql.planner.search import Choice
 from dql.planner.statistics import CallStatistics
+from dql.planner.units import seconds_text
 
 _COLUMN = re.compile(r'"?\b(_\d+)\b"?')
 _RIGHT = 53  # column where the notes on a node begin
-ENFORCED = {"quality": "kept: only answer-preserving choices are made"}
 
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """What EXPLAIN knows of one query beside its plan. Keys are the columns of the calls' answers."""
+    """What EXPLAIN knows of one query beside its plan. Keys are the columns of the calls' answers.
+
+    choice: the plan that was chosen and its figures. measured: what the calls did, where the query has run. seconds:
+    of the whole run.
+    """
 
     logical: LogicalPlan
     applied: tuple[Applied, ...]
@@ -40,6 +47,9 @@ class Explanation:
     notes: Mapping[str, str] = field(default_factory=dict)
     frames: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     tables: Mapping[str, LogicalPlan] = field(default_factory=dict)
+    choice: Choice | None = None
+    measured: Mapping[str, Measured] = field(default_factory=dict)
+    seconds: float | None = None
 
 
 def explain(found: Explanation, rewrites: bool = False) -> str:
@@ -50,15 +60,20 @@ def explain(found: Explanation, rewrites: bool = False) -> str:
         lines += ["", f"-- {table}, read as a table above:", *_tree(plan, found, names)]
     if found.applied:
         lines.append(f"-- applied: {', '.join(dict.fromkeys(a.rule for a in found.applied))}")
-    lines += [f"-- bound {bound}: {_fate(bound)}" for bound in found.contract.bounds]
+    lines += [f"-- bound {p.bound}: {p}" for p in promises(found)]
     lines += [f"-- pinned: {name} = {value}" for name, value in found.contract.pinned.items()]
+    if found.choice is not None:
+        lines += [f"-- {line}" for line in choice_lines(found.choice)]
+    if found.seconds is not None:
+        lines.append(f"-- the run took {seconds_text(found.seconds)}")
     if rewrites:
         lines += _rewrites(found, names)
     return "\n".join(line.rstrip() for line in lines)
 
 
-def _fate(bound: Bound) -> str:
-    return ENFORCED.get(bound.name, "accepted, not yet enforced")
+def promises(found: Explanation) -> list[Promise]:
+    """What was promised for each bound of the contract, and what became of it."""
+    return promises_of(found.contract, found.choice, found.measured, found.seconds)
 
 
 def _names(plans: list[LogicalPlan]) -> dict[str, str]:
@@ -76,17 +91,29 @@ def _names(plans: list[LogicalPlan]) -> dict[str, str]:
     return names
 
 
+def tree_nodes(found: Explanation) -> Iterator[tuple[int, str, str, list[str]]]:
+    """Depth, title, note and details of the plan's nodes, from the top."""
+    for depth, title, note, details, _ in _nodes(found.logical, found, _names([found.logical, *found.tables.values()])):
+        yield depth, title.strip(), note, details
+
+
 def _tree(plan: LogicalPlan, found: Explanation, names: Mapping[str, str]) -> Iterator[str]:
+    for depth, title, note, details, is_last in _nodes(plan, found, names):
+        indent = "   " * (depth - 1) + "└─ " if depth else ""
+        yield f"{indent}{title}  ".ljust(_RIGHT) + note
+        bar = "   " * depth + ("   " if is_last else "│  ")
+        yield from (bar + line for line in details)
+
+
+def _nodes(
+    plan: LogicalPlan, found: Explanation, names: Mapping[str, str]
+) -> Iterator[tuple[int, str, str, list[str], bool]]:
     depth = 0
     node: LogicalPlan | None = plan
     while node is not None:
         child = getattr(node, "child", None)
-        heads = list(_node(node, found, names))
-        for title, note, details in heads:
-            indent = "   " * (depth - 1) + "└─ " if depth else ""
-            yield f"{indent}{title}  ".ljust(_RIGHT) + note
-            bar = "   " * depth + ("│  " if child is not None else "   ")
-            yield from (bar + line for line in details)
+        for title, note, details in _node(node, found, names):
+            yield depth, title, note, details, child is None
             depth += 1
         node = child
 
@@ -135,9 +162,9 @@ def _call(call: InferCall, found: Explanation, names: Mapping[str, str], show: o
         details.append(note)
     if call.op == "count_tokens":
         return title, f"tokenizer of {call.model}, no model run", details
-    if found.contract.bound("quality") is None:
-        details.append("prefix once · equal prompts once · no lossy choice (no quality bound)")
-    return title, f"model {call.model} · fp32 weights · fp32 KV", details
+    details += call_lines(call.out.name, found.choice, found.measured, lossless=found.contract.bound("quality") is None)
+    weights, kv_cache = ("fp32", "fp32") if found.choice is None else precisions(found.choice)
+    return title, f"model {call.model} · {weights} weights · {kv_cache} KV", details
 
 
 def _counts(call: InferCall, counted: CallStatistics) -> str:

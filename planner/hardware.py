@@ -69,7 +69,7 @@ class Hardware:
     precision, and by 'precision shape' where that model's shape was measured. Seconds: step_seconds for each step,
     layer_seconds for each layer of a step, row_seconds for each decoding row of a step, start_seconds for each row.
     all_reduce: bytes → seconds between two devices or more. price: USD per device-hour, None where nobody said.
-    spread: half-width of a prediction's interval as a share of it.
+    spread: half-width of a prediction's interval as a share of it. load: processes a core while it was measured.
     """
 
     name: str
@@ -89,6 +89,7 @@ class Hardware:
     price: float | None = None
     source: Literal["measured", "datasheet"] = "datasheet"
     spread: float = 0.3
+    load: float = 0.0
     versions: Mapping[str, str] = field(default_factory=dict)
     notes: str = ""
 

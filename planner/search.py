@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import log2
 
 import numpy as np
 import polars as pl
@@ -10,14 +11,15 @@ from dql.errors import ConfigError, UnsupportedError
 from dql.planner.candidates import ROWS, STEP_TOKENS, PricedCall, Space, frame, price
 from dql.planner.contract import Contract
 from dql.planner.cost import Cost, cost, together
-from dql.planner.hardware import Floats, Hardware
-from dql.planner.memory import kv_slots, memory, peak
+from dql.planner.hardware import BYTES_PER_VALUE, Floats, Hardware
+from dql.planner.memory import Memory, memory, peak
 from dql.planner.physical import Placement
 from dql.planner.simulate import simulate
 from dql.planner.step_model import StepModel
 
 SIMULATED = 32
-_NEAR = 1.02  # plans within this of the best are equal for all one can tell: the smaller footprint wins
+_NEAR = 1.03  # plans within this of the best are equal for all one can tell
+_USUAL = {"cpu": (256, 1024), "cuda": (256, 8192)}  # rows and tokens of a step where nothing speaks for others
 _LOSSY = {"cpu": (), "cuda": ("fp8", "int8", "int4")}
 _REFERENCE = {"cpu": "fp32", "cuda": "bf16"}
 
@@ -83,6 +85,8 @@ def search(
     if hardware.price is None and contract.bound("cost") is not None:
         raise ConfigError("a bound on cost needs a price", hint="set DQL_PRICE_PER_HOUR to this machine's USD per hour")
     space = space_of(hardware, contract, what_if=what_if)
+    if calls and not any(call.work.decodes for call in calls):
+        space = replace(space, max_rows=space.max_rows[-1:])  # rows that only score do not wait for each other
     priced = price(frame(space), calls, hardware)
     allowed = pl.col("weights").is_in(list(_allowed(hardware, contract, agreement or {})))
     limit = min(hardware.memory, bound.value if (bound := contract.bound("memory")) else hardware.memory)
@@ -94,7 +98,7 @@ def search(
         for row in _shortlist(marked, contract).iter_rows(named=True)
     ]
     options.sort(key=lambda option: _preference(option, contract))
-    best = _smallest_near(options, contract)
+    best = _usual_near(options, contract, hardware.kind)
     feasible = marked.filter(pl.col("allowed") & pl.col("fits") & (pl.col("excess") <= 1)).height
     exact = sum(o.feasible for o in options)
     count = 0 if not exact else max(feasible, exact)
@@ -224,14 +228,27 @@ def _simulated(
         )
         for c, part in parts
     )
-    slots = max((int(np.max(kv_slots(c.work, *sizes))) for c in calls), default=0)
     whole = together(costs, float(np.max(peak((c.model, part) for c, part in parts))))
     exact = placement.weights == _REFERENCE[hardware.kind]
     quality = 1.0 if exact else agreement.get(placement.weights, 0.0)
     misses = {str(b): x for b in contract.bounds if (x := whole.excess(b, quality)) > 1}
     if whole.memory > hardware.memory:
         misses["the machine's memory"] = whole.memory / hardware.memory
-    return Option(replace(placement, kv_slots=slots), costs, whole, quality, misses)
+    return Option(replace(placement, kv_slots=_slots(placement, parts, contract)), costs, whole, quality, misses)
+
+
+def _slots(placement: Placement, parts: Sequence[tuple[PricedCall, Memory]], contract: Contract) -> int | None:
+    """KV slots that a bound on memory leaves beside weights and activations; None without such a bound."""
+    bound = contract.bound("memory")
+    if bound is None or not parts:
+        return None
+    weights = sum({call.model: part.weights for call, part in parts}.values())
+    left = [
+        (bound.value - weights - float(np.max(part.activations)))
+        / call.shape.kv_bytes_per_token(BYTES_PER_VALUE[placement.kv_cache])
+        for call, part in parts
+    ]
+    return max(1, int(min(left)))
 
 
 def _preference(option: Option, contract: Contract) -> tuple[float, float, float]:
@@ -251,10 +268,12 @@ def _objective(option: Option, contract: Contract) -> float:
     return option.cost.seconds * option.placement.devices
 
 
-def _smallest_near(options: Sequence[Option], contract: Contract) -> Option:
+def _usual_near(options: Sequence[Option], contract: Contract, kind: str) -> Option:
+    """Of the plans that are as good as the best, the one nearest to the engine's own sizes."""
     first = options[0]
     if not first.feasible or contract.objective[1] == "quality":
         return first
     limit = _objective(first, contract) * _NEAR
     near = [o for o in options if o.feasible and _objective(o, contract) <= limit]
-    return min(near, key=lambda o: (o.cost.memory, o.cost.latency[2]))
+    rows, tokens = _USUAL[kind]
+    return min(near, key=lambda o: abs(log2(o.placement.max_rows / rows)) + abs(log2(o.placement.step_tokens / tokens)))

@@ -57,6 +57,11 @@ class Workload:
         new = max(self.longest_output - 1, 0) if self.decodes else self.tail
         return int(np.ceil(self.own[-1])) + new
 
+    def as_run(self, distinct: int, outputs: Lengths) -> "Workload":
+        """The same with the rows that ran and the tokens that they drew."""
+        rows = max(self.rows * distinct // max(self.distinct, 1), distinct)
+        return replace(self, rows=rows, distinct=distinct, outputs=outputs or self.outputs, sure=True)
+
     def with_max_tokens(self, count: int) -> "Workload":
         """The same with answers cut at `count` tokens."""
         if not self.outputs:

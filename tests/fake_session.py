@@ -33,7 +33,7 @@ from dql.session import Session
 _START, _END = 1, 2  # control ids of the tiny model: <|im_start|>, <|im_end|>
 _TEXT = re.compile(r"\n\n(?:Text|Statement|Question): (.*)\n(?:Label|Answer|Score):", re.DOTALL)
 _FITS = re.compile(r"The label '(.*?)'.* fits the text: (.*)", re.DOTALL)
-_CHOSEN = 0.75
+CHOSEN = 0.75
 
 
 class FakeEngine(Engine):
@@ -85,7 +85,7 @@ class FakeEngine(Engine):
         text = re.split("|".join(map(re.escape, task.stop_texts)), text, maxsplit=1)[0] if task.stop_texts else text
         ids = self._model.tokenizer.encode_data([text])[0]
         cut = ids[: task.max_tokens]
-        scores = np.full(len(cut), log(_CHOSEN), np.float32)
+        scores = np.full(len(cut), log(CHOSEN), np.float32)
         finish = "length" if len(ids) > len(cut) else "stop"
         return Answer(request.id, cut, scores, finish=finish, prompt_tokens=len(request.tokens))
 
@@ -95,8 +95,8 @@ class FakeEngine(Engine):
         assert found is not None, messages["user"]
         labels = self._model.tokenizer.decode_batch([np.array(label) for label in request.task.labels])
         chosen = choose(found[1], [label.strip() for label in labels])
-        scores = np.full(len(labels), log((1 - _CHOSEN) / (len(labels) - 1)), np.float32)
-        scores[chosen] = log(_CHOSEN)
+        scores = np.full(len(labels), log((1 - CHOSEN) / (len(labels) - 1)), np.float32)
+        scores[chosen] = log(CHOSEN)
         return Answer(request.id, np.empty(0, np.int32), scores, prompt_tokens=len(request.tokens))
 
 

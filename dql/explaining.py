@@ -1,0 +1,140 @@
+"""EXPLAIN in its forms, and what is kept of a run when it is over."""
+
+import json
+import logging
+import sqlite3
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from dql.errors import BindError, UnsupportedError, name_hint
+from dql.estimate import Estimate, Surroundings, estimate, hardware_key, model_key, template_key
+from dql.grammar import ast
+from dql.history import CallRecord, RunRecord
+from dql.planner.candidate_table import COLUMNS, table
+from dql.planner.explain import Explanation, promises
+from dql.planner.explain import explain as explain_plan
+from dql.planner.explain_json import as_json
+from dql.planner.measured import Measured
+from dql.planner.plan import Planned
+from dql.planner.search import Choice
+from dql.planner.simulate import simulate
+from dql.planner.statistics import infer_nodes
+from dql.planner.step_model import StepModel
+from dql.result import Result, rows
+
+if TYPE_CHECKING:
+    from dql.executor.runtime import Run
+
+FORMATS = ("text", "json")
+_LOG = logging.getLogger("dql")
+_QUERY_TEXT = 2_000  # characters of a query that the history keeps
+
+Start = Callable[[], tuple["Run", Estimate]]
+
+
+def explain(
+    statement: ast.Explain, planned: Planned, session: Surroundings, params: Mapping[str, object], start: Start
+) -> Result:
+    """The result of an EXPLAIN. `start` begins the query's run, for ANALYZE."""
+    wanted = _format(statement)
+    on = None if statement.on is None else statement.on.value
+    if statement.analyze and on is not None:
+        raise BindError("EXPLAIN ANALYZE runs here, not on other hardware", span=statement.span, hint="leave out ON")
+    if statement.candidates:
+        found = estimate(planned, session, params, on=on, strict=False)
+        return rows(COLUMNS, [] if found.choice is None else table(found.choice), "query")
+    if statement.analyze:
+        run, found = start()
+        for _ in run.batches():
+            pass
+        if run.interrupted:
+            raise KeyboardInterrupt
+        explanation = explanation_of(planned, found, run.context.measured, run.seconds)
+    else:
+        explanation = explanation_of(planned, estimate(planned, session, params, on=on))
+    if wanted == "json":
+        return rows([("plan", "VARCHAR")], [(json.dumps(as_json(explanation), indent=2),)], "explain")
+    text = explain_plan(explanation, statement.rewrites)
+    return rows([("plan", "VARCHAR")], [(line,) for line in text.splitlines()], "explain")
+
+
+def _format(statement: ast.Explain) -> str:
+    if statement.format is None:
+        return "text"
+    wanted = statement.format.text.lower()
+    if wanted == "html":
+        raise UnsupportedError(
+            "EXPLAIN (FORMAT html) does not run yet", span=statement.format.span, hint="there is json"
+        )
+    if wanted not in FORMATS:
+        hint = name_hint(wanted, FORMATS)
+        raise BindError(f"EXPLAIN has no format {statement.format.text}", span=statement.format.span, hint=hint)
+    return wanted
+
+
+def explanation_of(
+    planned: Planned, found: Estimate, measured: Mapping[str, Measured] | None = None, seconds: float | None = None
+) -> Explanation:
+    """All that EXPLAIN prints of a query; `measured` and `seconds` of its run."""
+    return Explanation(
+        planned.logical,
+        planned.applied,
+        planned.contract,
+        found.statistics,
+        found.notes,
+        found.frames,
+        planned.tables,
+        found.choice,
+        measured or {},
+        seconds,
+    )
+
+
+def remember(run: "Run", planned: Planned, found: Estimate, session: Surroundings, text: str) -> None:
+    """Keep what a finished run took beside what was predicted; a run without calls, or cut short, teaches nothing."""
+    measured = run.context.measured
+    calls = [call for node in infer_nodes(planned.query.root) for call in node.calls if call.out in measured]
+    if run.interrupted or not any(m.distinct for m in measured.values()):
+        return
+    choice = found.choice
+    hardware = session.machine.hardware() if choice is None else choice.hardware
+    kept = promises(explanation_of(planned, found, measured, run.seconds))
+    record = RunRecord(
+        query=text[:_QUERY_TEXT],
+        model=", ".join(dict.fromkeys(call.model for call in calls)),
+        hardware=str(hardware),
+        plan="" if choice is None else json.dumps(asdict(choice.best.placement)),
+        rows=run.rows,
+        failed=run.context.counts["failed"],
+        predicted=None if choice is None else choice.best.cost.seconds,
+        give=None if choice is None else choice.best.cost.give,
+        seconds=run.seconds,
+        bounds=[(str(p.bound), p.predicted, p.measured, p.kept) for p in kept],
+        calls=[
+            CallRecord(
+                template=template_key(call, key := model_key(session, call.model)),
+                model=key,
+                hardware=hardware_key(hardware),
+                decodes=call.op == "generate",
+                modelled=_modelled(choice, call.out, measured[call.out]),
+                seconds=measured[call.out].seconds,
+                rows=measured[call.out].distinct,
+                outputs=measured[call.out].outputs if call.op == "generate" else (),
+            )
+            for call in calls
+        ],
+    )
+    try:
+        session.history.record(record)
+    except (sqlite3.Error, OSError) as error:  # the rows are there; that nobody learns from them is no reason to fail
+        _LOG.warning("the run is not in the history: %s", error)
+
+
+def _modelled(choice: Choice | None, out: str, measured: Measured) -> float | None:
+    """Seconds that the cost model gives for the rows and lengths that came: the rest is the model's own error."""
+    call = next((c for c in choice.calls if c.out == out), None) if choice is not None else None
+    if choice is None or call is None:
+        return None
+    work = call.work.as_run(measured.distinct, measured.outputs)
+    return simulate(StepModel(choice.hardware, call.shape, choice.best.placement), work).seconds

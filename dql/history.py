@@ -1,0 +1,172 @@
+"""What earlier runs took, kept per user: a SQLite file that many processes may write at once.
+
+It answers two questions for the next plan: how long the answers of a template are, and by how much the cost model is
+off for a model on this hardware.
+"""
+
+import json
+import sqlite3
+import statistics
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS runs (
+    id INTEGER PRIMARY KEY, at REAL NOT NULL, query TEXT NOT NULL, model TEXT NOT NULL, hardware TEXT NOT NULL,
+    plan TEXT NOT NULL, rows INTEGER NOT NULL, failed INTEGER NOT NULL, predicted REAL, give REAL,
+    seconds REAL NOT NULL, bounds TEXT NOT NULL
+);
+CREATE TABLE IF NOT EXISTS calls (
+    run INTEGER NOT NULL REFERENCES runs (id) ON DELETE CASCADE, template TEXT NOT NULL, model TEXT NOT NULL,
+    hardware TEXT NOT NULL, decodes INTEGER NOT NULL, modelled REAL, seconds REAL NOT NULL, rows INTEGER NOT NULL,
+    outputs TEXT NOT NULL
+);
+CREATE INDEX IF NOT EXISTS calls_by_template ON calls (template);
+CREATE INDEX IF NOT EXISTS calls_by_model ON calls (model, hardware, decodes);
+"""
+_VERSION = 1
+_KEPT_RUNS = 10_000
+_RECENT = 20  # calls that a refinement looks at
+_LEAST_SECONDS, _LEAST_ROWS = 1.0, 8  # shorter calls say little of rates, fewer rows little of lengths
+_FACTORS = (0.25, 4.0)
+
+
+@dataclass(frozen=True, slots=True)
+class CallRecord:
+    """One call of a run. modelled: seconds that the cost model gives for what was really asked; outputs: quantiles."""
+
+    template: str
+    model: str
+    hardware: str
+    decodes: bool
+    modelled: float | None
+    seconds: float
+    rows: int
+    outputs: Sequence[float] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """One run. bounds: for each bound of its contract, as written: promised, measured, kept (None where unknown)."""
+
+    query: str
+    model: str
+    hardware: str
+    plan: str
+    rows: int
+    failed: int
+    predicted: float | None
+    give: float | None
+    seconds: float
+    bounds: Sequence[tuple[str, float | None, float | None, bool | None]] = ()
+    calls: Sequence[CallRecord] = ()
+    at: float = 0.0
+    id: int = 0
+
+
+class History:
+    """The file is made on the first record; reading without one finds nothing."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def record(self, run: RunRecord) -> None:
+        """Keep a finished run; the oldest beyond ten thousand go."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with self._open() as connection:
+            connection.executescript(_SCHEMA)
+            connection.execute(f"PRAGMA user_version = {_VERSION}")
+            values = (run.query, run.model, run.hardware, run.plan, run.rows, run.failed, run.predicted, run.give)
+            cursor = connection.execute(
+                "INSERT INTO runs (at, query, model, hardware, plan, rows, failed, predicted, give, seconds, bounds)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (time.time(), *values, run.seconds, json.dumps(list(run.bounds))),
+            )
+            connection.executemany(
+                "INSERT INTO calls VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                [
+                    (
+                        cursor.lastrowid,
+                        call.template,
+                        call.model,
+                        call.hardware,
+                        call.decodes,
+                        call.modelled,
+                        call.seconds,
+                        call.rows,
+                        json.dumps(list(call.outputs)),
+                    )
+                    for call in run.calls
+                ],
+            )
+            connection.execute("DELETE FROM runs WHERE id <= ?", ((cursor.lastrowid or 0) - _KEPT_RUNS,))
+
+    def outputs(self, template: str) -> tuple[float, ...] | None:
+        """Answer lengths of the newest run of a template that answered enough rows, as quantiles."""
+        found = self._select(
+            "SELECT outputs FROM calls WHERE template = ? AND rows >= ? AND outputs <> '[]'"
+            " ORDER BY rowid DESC LIMIT 1",
+            (template, _LEAST_ROWS),
+        )
+        return tuple(float(x) for x in json.loads(str(found[0][0]))) if found else None
+
+    def factor(self, model: str, hardware: str, *, decodes: bool) -> float:
+        """Measured over modelled seconds: the median of recent calls, 1 where there were none."""
+        found = self._select(
+            "SELECT seconds / modelled FROM calls WHERE model = ? AND hardware = ? AND decodes = ?"
+            " AND modelled > 0 AND seconds >= ? ORDER BY rowid DESC LIMIT ?",
+            (model, hardware, decodes, _LEAST_SECONDS, _RECENT),
+        )
+        if not found:
+            return 1.0
+        low, high = _FACTORS
+        return min(max(statistics.median(float(str(row[0])) for row in found), low), high)
+
+    def runs(self, limit: int = 100) -> list[RunRecord]:
+        """The newest runs, newest first, without their calls."""
+        found = self._select(
+            "SELECT query, model, hardware, plan, rows, failed, predicted, give, seconds, bounds, at, id FROM runs"
+            " ORDER BY id DESC LIMIT ?",
+            (limit,),
+        )
+        return [_run(row) for row in found]
+
+    def _select(self, sql: str, values: tuple[object, ...]) -> list[tuple[object, ...]]:
+        if not self._path.exists():
+            return []
+        with self._open() as connection:
+            if connection.execute("PRAGMA user_version").fetchone()[0] != _VERSION:
+                return []
+            return connection.execute(sql, values).fetchall()
+
+    @contextmanager
+    def _open(self) -> Iterator[sqlite3.Connection]:
+        connection = sqlite3.connect(self._path, timeout=10)
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA foreign_keys = ON")
+            with connection:
+                yield connection
+        finally:
+            connection.close()
+
+
+def _run(row: tuple[object, ...]) -> RunRecord:
+    query, model, hardware, plan, rows, failed, predicted, give, seconds, bounds, at, number = row
+    return RunRecord(
+        query=str(query),
+        model=str(model),
+        hardware=str(hardware),
+        plan=str(plan),
+        rows=int(str(rows)),
+        failed=int(str(failed)),
+        predicted=None if predicted is None else float(str(predicted)),
+        give=None if give is None else float(str(give)),
+        seconds=float(str(seconds)),
+        bounds=[tuple(bound) for bound in json.loads(str(bounds))],
+        at=float(str(at)),
+        id=int(str(number)),
+    )

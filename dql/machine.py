@@ -1,0 +1,84 @@
+"""This machine as the planner sees it: its profile, kept in the user's folder, measured anew when that is stale."""
+
+import os
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dql.config import Config
+from dql.errors import ConfigError
+from dql.models.shape import ModelShape
+from dql.planner.hardware import Hardware, cpu_versions, from_json, this_cpu
+
+if TYPE_CHECKING:
+    from dql.executor.calibrate import Progress
+    from dql.executor.runtime import Runtime
+
+_REFERENCE = "fp32"
+_BUSY, _CALM = 1.3, 0.7  # processes a core
+
+
+class Machine:
+    """One machine's profile. Nothing is measured before it is asked for."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._known: Hardware | None = None
+
+    @property
+    def path(self) -> Path:
+        return self._config.home / "profiles" / f"cpu-{self._config.num_threads}.json"
+
+    def hardware(self) -> Hardware:
+        """The stored profile, or typical figures where there is none that holds for this machine and these packages."""
+        if self._known is None:
+            self._known = self._stored() or this_cpu(self._config.num_threads)
+        return replace(self._known, price=self._config.price_per_hour or None)
+
+    def stale(self) -> str | None:
+        """Why the stored profile no longer holds; None where it does or there is none."""
+        if not self.path.exists():
+            return None
+        try:
+            stored, now = from_json(self.path.read_text()).versions, cpu_versions(self._config.num_threads)
+        except ConfigError as error:
+            return error.message
+        changed = [
+            f"{name} {stored.get(name, 'unknown')} is now {now[name]}" for name in now if stored.get(name) != now[name]
+        ]
+        return ", ".join(changed) or None
+
+    def lacks(self, shapes: Iterable[ModelShape]) -> bool:
+        """Whether a shape was never measured here, or only while a machine that is calm now was busy."""
+        hardware = self.hardware()
+        if hardware.source != "measured" or not all(hardware.measured_for(_REFERENCE, shape) for shape in shapes):
+            return True
+        return hardware.load > _BUSY and os.getloadavg()[0] / hardware.cores < _CALM
+
+    def measure(
+        self,
+        runtime: "Runtime",
+        shapes: Iterable[ModelShape],
+        *,
+        thorough: bool = False,
+        progress: "Progress | None" = None,
+    ) -> Hardware:
+        """Measure the shapes that are not known (all, where `thorough`) and keep the profile."""
+        hardware = self.hardware()
+        if thorough or hardware.load > _BUSY:  # figures of a busy machine are no unit for others
+            hardware = replace(this_cpu(self._config.num_threads), price=hardware.price)
+        for shape in shapes:
+            if not hardware.measured_for(_REFERENCE, shape):
+                hardware = runtime.measure(hardware, shape, thorough=thorough, progress=progress)
+        self._known = hardware
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        part = self.path.with_suffix(f".{os.getpid()}.part")
+        part.write_text(hardware.to_json())
+        part.replace(self.path)
+        return self.hardware()
+
+    def _stored(self) -> Hardware | None:
+        if self.stale() is not None or not self.path.exists():
+            return None
+        return from_json(self.path.read_text())

@@ -1,0 +1,203 @@
+"""A plan's figures in words: what a call is expected to take, what it took, and what became of each bound."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from dql.planner.contract import Bound, Contract
+from dql.planner.cost import Cost
+from dql.planner.measured import Measured, latency_of
+from dql.planner.search import Choice, Option
+from dql.planner.units import bytes_text, rate_text, seconds_text, usd_text
+
+
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """One bound: the predicted figure with its half-width (None where nothing could be predicted), the measured one."""
+
+    bound: Bound
+    predicted: float | None = None
+    give: float = 0.0
+    measured: float | None = None
+    note: str = ""
+
+    @property
+    def kept(self) -> bool | None:
+        """Whether the run kept it; None where it was not measured."""
+        if self.measured is None:
+            return None
+        if self.bound.op in ("<", "<="):
+            return self.measured <= self.bound.value
+        return self.measured >= self.bound.value
+
+    def __str__(self) -> str:
+        said = self.note
+        if self.predicted is not None:
+            give = f" ± {_figure(self.bound, self.give)}" if self.give else ""
+            said = f"predicted {_figure(self.bound, self.predicted)}{give}" + (f"; {said}" if said else "")
+        if self.measured is None:
+            return said
+        verdict = "kept" if self.kept else "missed"
+        return f"{said}; measured {_figure(self.bound, self.measured)}: {verdict}"
+
+
+def promises_of(
+    contract: Contract, choice: Choice | None, measured: Mapping[str, Measured], seconds: float | None
+) -> list[Promise]:
+    """One promise per bound. `seconds` of the whole run, None before it."""
+    return [_promise(bound, choice, measured, seconds) for bound in contract.bounds]
+
+
+def _promise(bound: Bound, choice: Choice | None, measured: Mapping[str, Measured], seconds: float | None) -> Promise:
+    taken = None if seconds is None else _measured(bound, choice, measured, seconds)
+    if bound.name == "quality":
+        return Promise(bound, note="met: only answer-preserving choices are made")
+    if bound.name == "budget":
+        return Promise(
+            bound, None if choice is None else choice.best.cost.of(bound), 0.0, taken, _budget(bound, choice)
+        )
+    if choice is None:
+        return Promise(bound, None, 0.0, taken, "not predicted: the rows are not known before the run")
+    cost = choice.best.cost
+    value = cost.of(bound)
+    certain = bound.name == "memory" or not cost.slack
+    middle = value if certain else value / (1 + cost.slack)
+    if bound.name == "throughput":
+        middle = value * (1 + cost.slack)
+    note = _how(bound, choice)
+    return Promise(bound, middle, 0.0 if certain else abs(value - middle), taken, note)
+
+
+def _how(bound: Bound, choice: Choice) -> str:
+    """By what the plan meets a bound, or that it does not."""
+    place, missed = choice.best.placement, choice.best.misses.get(str(bound))
+    if missed is not None:
+        return f"not met, by a factor of {missed:.2g} (best effort)"
+    if bound.name in ("latency", "ttft", "tpot"):
+        return f"met with batch {place.max_rows} and {place.step_tokens:,} tokens a step"
+    if bound.name == "memory":
+        slots = f" and {place.kv_slots:,} KV slots" if place.kv_slots else ""
+        return f"met with batch {place.max_rows}{slots}"
+    return "met"
+
+
+def _budget(bound: Bound, choice: Choice | None) -> str:
+    if choice is None or choice.best.cost.of(bound) <= bound.value:
+        return "the run stops there"
+    share = bound.value / choice.best.cost.of(bound)
+    return f"the run stops there, after about {share:.0%} of the rows"
+
+
+def _measured(bound: Bound, choice: Choice | None, measured: Mapping[str, Measured], seconds: float) -> float | None:
+    calls = list(measured.values())
+    match bound.name:
+        case "latency":
+            return latency_of(calls, bound.qualifier or "p95") if calls else None
+        case "deadline":
+            return seconds
+        case "throughput" if seconds and calls:
+            if bound.unit.lower() == "rows/s":
+                return max(call.rows for call in calls) / seconds
+            return sum(call.prefilled + call.reused + call.decoded for call in calls) / seconds
+        case "cost" if choice is not None and choice.hardware.price is not None:
+            return seconds / 3600 * choice.hardware.price * choice.best.placement.devices
+        case "budget":
+            return float(sum(call.prefilled + call.decoded for call in calls))
+    return None
+
+
+def _figure(bound: Bound, value: float) -> str:
+    match bound.name:
+        case "latency" | "ttft" | "tpot" | "deadline":
+            return seconds_text(value)
+        case "memory":
+            return bytes_text(value)
+        case "cost":
+            return usd_text(value)
+        case "budget":
+            return f"{value:,.0f} tokens"
+        case "throughput":
+            return f"{rate_text(value)} {bound.unit}"
+    return f"{value:.3g}"
+
+
+def call_lines(out: str, choice: Choice | None, measured: Mapping[str, Measured], *, lossless: bool) -> list[str]:
+    """What EXPLAIN says below a call: how it runs, what is predicted, what was measured."""
+    how = "prefix once · equal prompts once" + (" · no lossy choice (no quality bound)" if lossless else "")
+    place = None if choice is None else placement_line(choice)
+    lines = [how if place is None else f"{place} · {how}"]
+    if choice is not None:
+        lines += [
+            f"predicted {_predicted(c)}"
+            for call, c in zip(choice.calls, choice.best.calls, strict=True)
+            if call.out == out
+        ]
+    if (found := measured.get(out)) is not None:
+        lines.append(f"measured  {_taken(found)}")
+    return lines
+
+
+def placement_line(choice: Choice) -> str:
+    """'batch 128 · chunk 1,024', sharding before it where there is any, pinned sizes marked."""
+    place, pinned = choice.best.placement, choice.contract.pinned
+    shards = {
+        "tensor parallel": place.tensor_parallel,
+        "pipeline parallel": place.pipeline_parallel,
+        "replicas": place.data_parallel,
+    }
+    parts = [f"{name} {count}" for name, count in shards.items() if count > 1]
+    if any(call.work.decodes for call in choice.calls):
+        parts.append(f"batch {place.max_rows}" + (" (pinned)" if "batch_size" in pinned else ""))
+    return " · ".join([*parts, f"chunk {place.step_tokens:,}"])
+
+
+def precisions(choice: Choice) -> tuple[str, str]:
+    """Precision of weights and KV cache, marked where pinned."""
+    place, pinned = choice.best.placement, choice.contract.pinned
+    return (
+        place.weights + (" (pinned)" if "quantization" in pinned else ""),
+        place.kv_cache + (" (pinned)" if "kv_cache" in pinned else ""),
+    )
+
+
+def choice_lines(choice: Choice) -> list[str]:
+    """How many plans were weighed, what came next, and what the figures rest on."""
+    line = f"considered {choice.considered:,} plans, {choice.feasible:,} feasible"
+    if (other := choice.next_best) is not None:
+        line += f"; next best: {_headline(other, choice)}"
+    hardware = choice.hardware
+    basis = hardware.notes if hardware.source == "measured" or hardware.kind == "cpu" else "datasheet figures"
+    price = "" if choice.best.cost.usd is None else f" · {usd_text(choice.best.cost.usd)}"
+    return [line, f"hardware: {hardware} · {basis}{price}"]
+
+
+def _headline(option: Option, choice: Choice) -> str:
+    place, best = option.placement, choice.best.placement
+    parts = [place.weights] if place.weights != best.weights else []
+    if place.devices != best.devices:
+        parts.append(f"{place.devices} device{'s' if place.devices > 1 else ''}")
+    return f"{', '.join([*parts, f'batch {place.max_rows}'])} → {seconds_text(option.cost.seconds)}"
+
+
+def _predicted(cost: Cost) -> str:
+    return " · ".join(
+        (
+            f"{seconds_text(cost.seconds)} ± {seconds_text(cost.give)}",
+            f"{rate_text(cost.rows_per_second)} rows/s",
+            f"latency p95 {seconds_text(cost.latency[2])}",
+            bytes_text(cost.memory),
+        )
+    )
+
+
+def _taken(found: Measured) -> str:
+    rate = found.rows / found.seconds if found.seconds else 0.0
+    tokens = f"{found.prefilled:,} tokens prefilled, {found.reused:,} reused, {found.decoded:,} decoded"
+    return " · ".join(
+        (
+            seconds_text(found.seconds),
+            f"{rate_text(rate)} rows/s",
+            f"latency p95 {seconds_text(found.latency())}",
+            f"rows {found.rows:,} → {found.distinct:,} distinct",
+            tokens,
+        )
+    )

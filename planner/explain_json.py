@@ -1,0 +1,69 @@
+"""A plan and its figures as JSON: the same facts as the text, for programs."""
+
+from dataclasses import asdict
+
+from dql.planner.cost import Cost
+from dql.planner.explain import Explanation, promises, tree_nodes
+from dql.planner.measured import Measured
+from dql.planner.simulate import PERCENTILES
+
+Json = dict[str, object]
+
+
+def as_json(found: Explanation) -> Json:
+    """The plan's nodes from the top, its calls by the column of their answers, bounds, and what was weighed."""
+    choice = found.choice
+    return {
+        "nodes": [
+            {"depth": depth, "node": title, "note": note, "details": details}
+            for depth, title, note, details in tree_nodes(found)
+        ],
+        "calls": {out: _call(found, out) for out in {**found.statistics, **found.notes, **found.measured}},
+        "applied": list(dict.fromkeys(step.rule for step in found.applied)),
+        "pinned": dict(found.contract.pinned),
+        "objective": " ".join(found.contract.objective),
+        "bounds": [
+            {"bound": str(p.bound), "predicted": p.predicted, "give": p.give, "measured": p.measured, "kept": p.kept}
+            for p in promises(found)
+        ],
+        "hardware": None if choice is None else {"name": str(choice.hardware), "source": choice.hardware.source},
+        "considered": None if choice is None else choice.considered,
+        "feasible": None if choice is None else choice.feasible,
+        "predicted": None if choice is None else _cost(choice.best.cost),
+        "seconds": found.seconds,
+    }
+
+
+def _call(found: Explanation, out: str) -> Json:
+    choice = found.choice
+    costs = {} if choice is None else {c.out: cost for c, cost in zip(choice.calls, choice.best.calls, strict=True)}
+    statistics, measured = found.statistics.get(out), found.measured.get(out)
+    return {
+        "statistics": None if statistics is None else asdict(statistics),
+        "note": found.notes.get(out),
+        "placement": asdict(choice.best.placement) if choice is not None and out in costs else None,
+        "predicted": _cost(costs[out]) if out in costs else None,
+        "measured": None if measured is None else _measured(measured),
+    }
+
+
+def _cost(cost: Cost) -> Json:
+    return {
+        **{name: dict(zip(PERCENTILES, getattr(cost, name), strict=True)) for name in ("latency", "ttft", "tpot")},
+        "seconds": cost.seconds,
+        "give": cost.give,
+        "rows_per_second": cost.rows_per_second,
+        "memory_bytes": cost.memory,
+        "usd": cost.usd,
+        "tokens": {"prefilled": cost.prefilled, "reused": cost.reused, "decoded": cost.decoded},
+    }
+
+
+def _measured(measured: Measured) -> Json:
+    return {
+        "rows": measured.rows,
+        "distinct": measured.distinct,
+        "seconds": measured.seconds,
+        "latency": {name: measured.latency(name) for name in PERCENTILES},
+        "tokens": {"prefilled": measured.prefilled, "reused": measured.reused, "decoded": measured.decoded},
+    }
