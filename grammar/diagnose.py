@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from difflib import get_close_matches
 
 from dql.errors import ParseError
-from dql.grammar.expected import expected_words, one_of
+from dql.grammar.expected import AN_EXPRESSION, expected_words, one_of
 from dql.grammar.lexer import Lexer
 from dql.grammar.names import FUNCTION_WORDS, INFERENCE_NAMES, RESERVED, words
 from dql.grammar.scanner import scan
@@ -110,7 +110,7 @@ class Diagnosis:
     def _clause_order(self) -> str | None:
         """`LIMIT 5 WHERE a`, `WHERE a WHERE b`."""
         tokens, word = self.tokens, self.tokens.upper[self.at]
-        if word not in _CLAUSES:
+        if word not in _CLAUSES or AN_EXPRESSION in expected_words(self.tables, self.stack):
             return None
         before = [tokens.upper[i] for i in self._level(self.at)]
         if word in before and word not in ("FROM", "USING"):

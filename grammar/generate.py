@@ -49,6 +49,24 @@ def tables(grammar: str) -> dict[str, Any]:
     rules = sorted(set(lark.rules), key=_rule_key)
     rule_number = {_rule_key(rule): i for i, rule in enumerate(rules)}
     number = _number_states(table)
+    fixed = sorted((t.pattern.value, t.name) for t in lark.terminals if t.pattern is not None)
+    declared = {t.name for t in lark.terminals if t.pattern is None}
+    assert declared.isdisjoint(name for _, name in fixed), "a keyword shares its name with a declared terminal"
+    words = {text: name for text, name in fixed if text[0].isalpha()}
+    return {
+        "digest": digest(grammar),
+        "words": words,
+        "symbols": {text: name for text, name in fixed if text not in words},
+        "ambiguous": _ambiguous(table, words),
+        "starts": {start: [number[table.start_states[start]], number[table.end_states[start]]] for start in STARTS},
+        "rules": [_rule(rule) for rule in rules],
+        "firsts": _firsts(rules),
+        **_rows(table, number, rule_number),
+    }
+
+
+def _rows(table: Any, number: dict[Any, int], rule_number: dict[Any, int]) -> dict[str, list[Any]]:
+    """What each state does: the number of a row of shifts, of a row of gotos, and [rule, row of lookaheads] pairs."""
     lookaheads, shifts, gotos = _Interned(), _Interned(), _Interned()
     states: list[Any] = []
     for state in number:
@@ -64,22 +82,7 @@ def tables(grammar: str) -> dict[str, Any]:
                 goto[symbol] = number[target]
         reductions = [[rule, lookaheads.add(sorted(symbols))] for rule, symbols in sorted(reduce.items())]
         states.append([shifts.add(_sorted(shift)), gotos.add(_sorted(goto)), reductions])
-    fixed = sorted((t.pattern.value, t.name) for t in lark.terminals if t.pattern is not None)
-    declared = {t.name for t in lark.terminals if t.pattern is None}
-    assert declared.isdisjoint(name for _, name in fixed), "a keyword shares its name with a declared terminal"
-    return {
-        "digest": digest(grammar),
-        "words": {text: name for text, name in fixed if text[0].isalpha()},
-        "symbols": {text: name for text, name in fixed if not text[0].isalpha()},
-        "ambiguous": _ambiguous(table, {text: name for text, name in fixed if text[0].isalpha()}),
-        "starts": {start: [number[table.start_states[start]], number[table.end_states[start]]] for start in STARTS},
-        "rules": [_rule(rule) for rule in rules],
-        "firsts": _firsts(rules),
-        "lookaheads": lookaheads.rows,
-        "shifts": shifts.rows,
-        "gotos": gotos.rows,
-        "states": states,
-    }
+    return {"lookaheads": lookaheads.rows, "shifts": shifts.rows, "gotos": gotos.rows, "states": states}
 
 
 def digest(grammar: str) -> str:

@@ -24,8 +24,8 @@ from dql.grammar.ast import (
     Word,
 )
 from dql.grammar.literals import quote_name
+from dql.grammar.unparse.clauses import options
 from dql.grammar.unparse.core import join, names, path, to_sql, words
-from dql.grammar.unparse.queries import options
 
 _Created = CreateModel | CreateAdapter | CreateTable | CreateView | CreateFunction
 
