@@ -16,14 +16,24 @@ MASK = 0xFFFFFFFF
 def gumbel_row(seeds: torch.Tensor, steps: torch.Tensor, vocabulary: int) -> torch.Tensor:
     """Standard Gumbel noise of tokens 0…vocabulary: seeds int64, steps int32 [rows] → [rows, vocabulary] float32."""
     blocks = torch.arange((vocabulary + 3) // 4, device=seeds.device)
-    words = _philox(seeds[:, None], steps[:, None].long(), blocks[None]).flatten(1)[:, :vocabulary]
+    return _standard_gumbel(_philox(seeds[:, None], steps[:, None].long(), blocks[None]).flatten(1)[:, :vocabulary])
+
+
+def gumbel_of(seeds: torch.Tensor, steps: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    """`gumbel_row` of some tokens only: tokens int64 [rows, n] → [rows, n] float32."""
+    words = _philox(seeds[:, None], steps[:, None].long(), tokens // 4)
+    return _standard_gumbel(words.gather(2, (tokens % 4)[..., None])[..., 0])
+
+
+def _standard_gumbel(words: torch.Tensor) -> torch.Tensor:
+    """Uniform 32-bit words as standard Gumbel noise."""
     u = ((words.float() + 0.5) * 2.0**-32).clamp_max_(1 - 2.0**-24)
     exponential = torch.where(u < 2.0**-10, u * (1 + u * (0.5 + u / 3)), -torch.log(1 - u))
     return -torch.log(exponential)
 
 
 def _philox(seeds: torch.Tensor, steps: torch.Tensor, blocks: torch.Tensor) -> torch.Tensor:
-    """seeds, steps [rows, 1], blocks [1, blocks] int64 → the four words [rows, blocks, 4] as int64 below 2³²."""
+    """seeds, steps [rows, 1], blocks [1 or rows, blocks] int64 → the words [rows, blocks, 4] as int64 below 2³²."""
     key_low, key_high = seeds & MASK, (seeds >> 32) & MASK
     zero = torch.zeros_like(seeds + blocks)
     c0, c1, c2, c3 = zero + blocks, zero + (steps & MASK), zero, zero

@@ -15,8 +15,11 @@ import torch
 from dql.kernels.configs import choose, processors
 from dql.kernels.language import cdiv, power_of_two, uses_triton
 from dql.kernels.layout import FLOATS, check
-from dql.kernels.philox import gumbel_row
+from dql.kernels.philox import gumbel_of, gumbel_row
 from dql.kernels.sample_kernel import draw_kernel, finish_kernel, threshold_kernel
+
+HEAD = 512  # on the CPU, how many of the largest logits are looked at before the whole vocabulary is
+CHUNK_ROWS = 4  # rows whose noise is drawn at once on the CPU, so that the words stay in cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +36,13 @@ class SamplingRows:
     min_p: torch.Tensor
     seeds: torch.Tensor
     steps: torch.Tensor
+
+    def at(self, index: torch.Tensor) -> "SamplingRows":
+        """Some of the rows."""
+        return SamplingRows(
+            self.temperature[index], self.top_k[index], self.top_p[index], self.min_p[index], self.seeds[index],
+            self.steps[index],
+        )  # fmt: skip
 
 
 def sample(
@@ -84,29 +94,55 @@ def _log_prob(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
 
 def _cpu(logits: torch.Tensor, rows: SamplingRows, mask: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
     wide = _masked(logits.float(), mask)
-    hot = rows.temperature > 0
     tokens = wide.argmax(-1)
-    if bool(hot.any()):
-        drawn = wide[hot] / rows.temperature[hot, None]
-        drawn = drawn.masked_fill_(drawn < _threshold(drawn, rows, hot)[:, None], -torch.inf)
-        noise = gumbel_row(rows.seeds[hot], rows.steps[hot], logits.shape[1])
-        tokens[hot] = (drawn + noise).argmax(-1)
+    hot = (rows.temperature > 0).nonzero()[:, 0]
+    if len(hot):
+        tokens[hot] = _draw_cpu(wide[hot] / rows.temperature[hot, None], rows.at(hot))
     return tokens, _log_prob(logits, tokens)
 
 
-def _threshold(z: torch.Tensor, rows: SamplingRows, hot: torch.Tensor) -> torch.Tensor:
-    """The smallest z that each hot row keeps, [hot rows]; −inf where nothing is cut."""
-    top_k, top_p, min_p = rows.top_k[hot].long(), rows.top_p[hot], rows.min_p[hot]
-    edge = z.amax(-1) + min_p.log()  # log 0 = −inf: off
-    if bool(((top_k > 0) | (top_p < 1)).any()):
-        ordered = z.sort(dim=-1, descending=True).values
-        last = torch.where(top_k > 0, top_k, z.shape[1]).clamp_max(z.shape[1]) - 1
-        kth = ordered.gather(1, last[:, None])
-        mass = ordered.masked_fill(ordered < kth, -torch.inf).softmax(-1).cumsum(-1)
-        reached = (mass < top_p[:, None]).sum(-1).clamp_max(z.shape[1] - 1)
-        nucleus = torch.where(top_p < 1, ordered.gather(1, reached[:, None])[:, 0], -torch.inf)
-        edge = torch.maximum(edge, torch.maximum(torch.where(top_k > 0, kth[:, 0], -torch.inf), nucleus))
-    return edge
+def _draw_cpu(z: torch.Tensor, rows: SamplingRows) -> torch.Tensor:
+    """Among the HEAD largest where a row keeps no more than those, which spares its sort and most of its noise."""
+    head = z.topk(min(HEAD, z.shape[1]), dim=-1)
+    edge, known = _edge(head.values, z.logsumexp(-1), rows)
+    short = known & ((edge > head.values[:, -1]) | (head.values.shape[1] == z.shape[1]))
+    tokens = torch.empty(len(z), dtype=torch.int64)
+    few, many = short.nonzero()[:, 0], (~short).nonzero()[:, 0]
+    if len(few):
+        ids = head.indices[few].sort(dim=-1).values  # of equal sums the lowest id wins, as everywhere
+        kept = z[few].gather(1, ids)
+        kept.masked_fill_(kept < edge[few, None], -torch.inf)
+        winner = (kept + gumbel_of(rows.seeds[few], rows.steps[few], ids)).argmax(-1)
+        tokens[few] = ids.gather(1, winner[:, None])[:, 0]
+    for part in many.split(CHUNK_ROWS):
+        some, whole = rows.at(part), z[part]
+        if bool(((some.top_k > 0) | (some.top_p < 1)).any()):
+            edges, _ = _edge(whole.sort(dim=-1, descending=True).values, whole.logsumexp(-1), some)
+        else:
+            edges = whole.amax(-1) + some.min_p.log()
+        whole = whole.masked_fill(whole < edges[:, None], -torch.inf)
+        tokens[part] = (whole + gumbel_row(some.seeds, some.steps, z.shape[1])).argmax(-1)
+    return tokens
+
+
+def _edge(ordered: torch.Tensor, normaliser: torch.Tensor, rows: SamplingRows) -> tuple[torch.Tensor, torch.Tensor]:
+    """The smallest z that each row keeps, and whether `ordered`, the largest z in order, is enough to know it.
+
+    ordered [rows, n], normaliser [rows] the log-sum-exp of all of a row's z.
+    """
+    count = ordered.shape[1]
+    limited = rows.top_k > 0
+    last = torch.where(limited, rows.top_k.long(), count).clamp_max(count) - 1
+    kth = ordered.gather(1, last[:, None])
+    kept = ordered.masked_fill(ordered < kth, -torch.inf)
+    total = torch.where(limited, kept.logsumexp(-1), normaliser)
+    reached = ((kept - total[:, None]).exp().cumsum(-1) < rows.top_p[:, None]).sum(-1)
+    nucleus = ordered.gather(1, reached.clamp_max(count - 1)[:, None])[:, 0]
+    edge = ordered[:, 0] + rows.min_p.log()  # log 0 = −inf: off
+    edge = torch.maximum(edge, torch.where(limited, kth[:, 0], -torch.inf))
+    edge = torch.maximum(edge, torch.where(rows.top_p < 1, nucleus, -torch.inf))
+    known = (~limited | (rows.top_k <= count)) & ((rows.top_p >= 1) | (reached < count))
+    return edge, known
 
 
 def _triton(

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 
+from dql.kernels import sample as sample_module
 from dql.kernels.language import interpreting
 from dql.kernels.sample import SamplingRows, greedy, sample
 from tests.kernels.reference import double
@@ -127,3 +128,19 @@ def test_every_path_draws_the_same_tokens(device: str) -> None:
     settings = [Settings(), Settings(top_k=20), Settings(top_p=0.5), Settings(0.7, min_p=0.1)] * 2
     tokens, _ = sample(logits.to(device), rows_of(settings, [7] * 4 + [1 << 50] * 4, list(range(8)), device))
     assert tokens.tolist() == [52, 74, 73, 59, 59, 65, 74, 76]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [Settings(0.7, top_k=9), Settings(1.3, top_p=0.6), Settings(1.0, min_p=0.2), Settings(0.9, 40, 0.8, 0.01)],
+)
+def test_the_cpu_draws_the_same_however_few_logits_are_looked_at_first(
+    settings: Settings, random: torch.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logits = torch.randn(16, VOCABULARY, generator=random) * 3
+    rows = rows_of([settings] * 16, list(range(16)), [3] * 16, "cpu")
+    drawn = []
+    for looked_at in (1, 5, VOCABULARY):
+        monkeypatch.setattr(sample_module, "HEAD", looked_at)
+        drawn.append(sample_module._cpu(logits, rows, None)[0].tolist())
+    assert drawn[0] == drawn[1] == drawn[2]
