@@ -49,7 +49,7 @@ class DqlError(Exception):
             piece = line[max(0, place - before) : place + after]
             if (found := re.search(rf"(?<!\w){re.escape(piece)}", text, re.IGNORECASE)) is not None:
                 start = found.start() + min(place, before)
-                word = re.match(r"\w+|.", text[start:])
+                word = re.match(r"\$?\w+|.", text[start:])
                 return start, start + (word.end() if word else 1)
         return None
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from dql.errors import DqlError, UnsupportedError
 from dql.grammar import ast
+from dql.grammar.parser import parse_type
 from dql.grammar.unparse import to_sql
 from dql.grammar.walk import children as ast_children
 from dql.grammar.walk import transform, walk
@@ -230,11 +231,25 @@ def _fields(
     select: ast.Select, query: ast.Query, scope: Scope | PlanScope, env: Environment, written: ast.Select
 ) -> Fields:
     """Names and types of the output, as DuckDB sees the block with every call a NULL of its type."""
-    shown = typed(replace(select, from_=scope.tables))
+    shown = _plain_windows(typed(replace(select, from_=scope.tables)), scope)
     try:
         return describe(env, with_ctes(env, to_sql(ast.Query(shown, span=query.span))))
     except DqlError as error:
         raise placed(error, written, scope.known_or_none, env) from error
+
+
+def _plain_windows(select: ast.Select, scope: Scope | PlanScope) -> ast.Select:
+    """`select` with NULLs for subqueries in windows: DuckDB refuses some there, which the plan computes below."""
+
+    def as_null(node: ast.Node) -> ast.Node:
+        if not isinstance(node, ast.Subquery) or not isinstance(scope, Scope):
+            return node
+        return ast.Cast(ast.Constant("NULL"), parse_type(scope.describe(to_sql(node))[0][1]))
+
+    def visit(node: ast.Node) -> ast.Node:
+        return transform(node, as_null) if isinstance(node, ast.WindowSpec) else node
+
+    return transform(select, visit)  # type: ignore[return-value]
 
 
 def _holds_inference(node: ast.Node, env: Environment) -> bool:

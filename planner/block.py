@@ -89,11 +89,12 @@ class Block:
         self.known |= self._alone()
         grouping = self._grouping()
         keys = [key for g in grouping for key in _keys(g)]
-        around = [e for e in self._outermost(_is_query) if e not in self.known]
+        around = [e for e in self._outermost(_is_query) if e not in self.known and e not in keys]
         exprs = list(dict.fromkeys([*keys, *found, *around]))
         values = [self._grouped_value(expr) if expr in around else self.value(expr) for expr in exprs]
         self.infer()
         outputs = tuple(self.env.new_column(label(expr)) for expr in exprs)
+        values = [_no_position(value) if expr in keys else value for expr, value in zip(exprs, values, strict=True)]
         inner = dict(zip(exprs, values, strict=True))
         grouped = tuple(_replace(g, {k: inner[k] for k in keys}) for g in grouping)
         self.plan = Aggregate(self.plan, outputs, tuple(values), grouped)  # type: ignore[arg-type]
@@ -191,7 +192,7 @@ class Block:
         keys: list[ast.OrderItem] = []
         for item in self.query.order_by:
             exprs = [e for _, e in self.items] if item.expr is None else [self.item(item.expr, "ORDER BY")]
-            keys += [replace(item, expr=self.value(expr)) for expr in exprs]
+            keys += [replace(item, expr=self.value(expr)) for expr in exprs if not _is_literal(expr)]
         return tuple(keys)
 
     def _outermost(self, wanted: Callable[[ast.Node], bool]) -> list[ast.Expr]:
@@ -208,8 +209,9 @@ class Block:
         group_by = self.select.group_by
         if group_by is None:
             return ()
-        if not group_by.items:  # GROUP BY ALL: what holds no aggregate
-            return tuple(e for _, e in self.items if not any(True for _ in _matches(e, self._is_aggregate)))
+        if not group_by.items:  # GROUP BY ALL: what depends on a row and holds no aggregate
+            plain = [e for _, e in self.items if not any(True for _ in _matches(e, self._is_aggregate))]
+            return tuple(e for e in plain if e not in self.known and any(map(_reads_row, walk(e))))
         return tuple(self._grouping_item(g) for g in group_by.items)
 
     def _grouping_item(self, node: ast.Node) -> Any:
@@ -236,6 +238,22 @@ def _matches(node: ast.Node, wanted: Callable[[ast.Node], bool]) -> Iterator[ast
         return
     for child in children(node):
         yield from _matches(child, wanted)
+
+
+def _reads_row(node: ast.Node) -> bool:
+    return isinstance(node, ast.Column | Known | ast.Positional | ast.Query)
+
+
+def _is_literal(expr: ast.Expr) -> bool:
+    """Whether an expression is the same for every row by its spelling; a number would be read as a position."""
+    while isinstance(expr, ast.Paren | ast.Unary):
+        expr = expr.expr if isinstance(expr, ast.Paren) else expr.operand
+    return isinstance(expr, ast.Number | ast.String | ast.Constant | ast.TypedLiteral | ast.Param)
+
+
+def _no_position(key: ast.Expr) -> ast.Expr:
+    """A grouping key that DuckDB cannot take for the number of a column."""
+    return ast.Case(None, (ast.When(ast.Constant("TRUE"), key),)) if _is_literal(key) else key
 
 
 def _is_query(node: ast.Node) -> bool:
