@@ -37,7 +37,7 @@ def setting_name(children: Children, span: Span) -> Word:
 
 def setting_word(children: Children, span: Span) -> SettingValue:
     token = children[0]
-    return Word(name_value(token.text), span=span) if token.type == "NAME" else Constant(token.type, span=span)
+    return Word(name_value(token.text), span=span) if token.type in ("NAME", "ON") else Constant(token.type, span=span)
 
 
 def setting_list(children: Children, span: Span) -> SettingList:

@@ -252,4 +252,3 @@ class Maker(ExpressionMaker):
 
 
 statements = st.randoms(use_true_random=False).map(lambda random: Maker(random).statement())
-expressions = st.randoms(use_true_random=False).map(lambda random: Maker(random).expr())

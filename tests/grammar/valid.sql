@@ -257,6 +257,7 @@ SET memory_limit = 16GiB
 SET latency = 200ms
 SET dql.cache = true
 SET stop = ['a', 'b']
+SET enable_progress_bar = on
 RESET default_model
 
 -- words that are not reserved
