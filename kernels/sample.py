@@ -114,7 +114,8 @@ def _draw_cpu(z: torch.Tensor, rows: SamplingRows) -> torch.Tensor:
         kept.masked_fill_(kept < edge[few, None], -torch.inf)
         winner = (kept + gumbel_of(rows.seeds[few], rows.steps[few], ids)).argmax(-1)
         tokens[few] = ids.gather(1, winner[:, None])[:, 0]
-    for part in many.split(CHUNK_ROWS):
+    for start in range(0, len(many), CHUNK_ROWS):
+        part = many[start : start + CHUNK_ROWS]
         some, whole = rows.at(part), z[part]
         if bool(((some.top_k > 0) | (some.top_p < 1)).any()):
             edges, _ = _edge(whole.sort(dim=-1, descending=True).values, whole.logsumexp(-1), some)
