@@ -6,7 +6,7 @@ import threading
 from collections import ChainMap
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from dql.catalog import Catalog, TableInfo, is_frame
 from dql.config import Config
@@ -213,7 +213,7 @@ class Session:
                 self.catalog.register(name, variables[name])
                 self._from_caller.add(name)
 
-    def __enter__(self) -> "Session":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: Any) -> None:

@@ -165,7 +165,10 @@ class Generator:
         leaves = [self._call_filter, self._compare_text, self._compare_number]
         if not depth:
             return self._draw.choice(leaves)(columns)
-        below = lambda: self._bool(columns, depth - 1)  # noqa: E731
+
+        def below() -> Sql:
+            return self._bool(columns, depth - 1)
+
         match self._draw.randrange(11):
             case 0 | 1:
                 return join("({} AND {})", below(), below())
@@ -183,7 +186,10 @@ class Generator:
 
     def _text(self, columns: Columns, depth: int) -> Sql:
         if depth:
-            below = lambda: self._text(columns, depth - 1)  # noqa: E731
+
+            def below() -> Sql:
+                return self._text(columns, depth - 1)
+
             match self._draw.randrange(9):
                 case 0:
                     return join("COALESCE({}, {})", below(), below())

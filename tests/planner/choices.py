@@ -1,0 +1,87 @@
+"""Reads choices.txt: what was asked of the planner, what it chose, and a sentence that says why an expert agrees."""
+
+import re
+from dataclasses import dataclass
+
+from dql.errors import DqlError
+from dql.grammar import ast
+from dql.grammar.parser import parse
+from dql.planner.bind_contract import bind_contract
+from dql.planner.candidates import PricedCall
+from dql.planner.contract import Contract
+from dql.planner.hardware import Hardware, hardware_named
+from dql.planner.infeasible import infeasible, placement_text
+from dql.planner.search import search
+from dql.planner.units import bytes_text, seconds_text
+from dql.planner.workload import Workload
+from tests.planner.fake_models import SHAPES, small_cpu
+
+_CASE = re.compile(
+    r"(?P<model>\S+) on (?P<hardware>\S+): (?P<rows>[\d,]+) rows, (?P<shared>\d+) shared \+ (?P<own>\d+) own"
+    r"(?:, (?P<output>\d+) out)?(?:, int4 agrees (?P<int4>[\d.]+))?"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One block of the file: why, what is asked, the contract, and what is to come out."""
+
+    why: str
+    asked: str
+    contract: str
+    chosen: str
+
+    def __str__(self) -> str:
+        return f"# {self.why}\n{self.asked}\n{self.contract}\n→ {self.chosen}\n"
+
+
+def read_cases(text: str) -> list[Case]:
+    """The blocks of the file, parted by empty lines."""
+    blocks = [block.splitlines() for block in text.strip().split("\n\n")]
+    return [
+        Case(lines[0].removeprefix("# "), lines[1], lines[2], "\n".join(lines[3:]).removeprefix("→ ")) for lines in blocks
+    ]
+
+
+def chosen(case: Case) -> str:
+    """What the planner makes of a case: the placement with its main figures, or the error."""
+    found = _CASE.fullmatch(case.asked)
+    assert found is not None, case.asked
+    calls = [_call(found)]
+    contract = _contract(case.contract)
+    hardware = _hardware(found["hardware"])
+    agreement = {"int4": float(found["int4"])} if found["int4"] else {}
+    try:
+        choice = search(calls, hardware, contract, agreement, what_if=hardware.kind != "cpu")
+    except DqlError as error:
+        return f"{type(error).__name__}: {error.message}"
+    if not choice.best.feasible:
+        return str(infeasible(choice).message)
+    cost = choice.best.cost
+    return f"{placement_text(choice.best)} | {seconds_text(cost.seconds)}, p95 {seconds_text(cost.latency[2])}, {bytes_text(cost.memory)}"
+
+
+def _call(found: re.Match[str]) -> PricedCall:
+    rows, output = int(found["rows"].replace(",", "")), int(found["output"] or 0)
+    own = float(found["own"])
+    work = Workload(
+        rows=rows,
+        distinct=rows,
+        shared=int(found["shared"]),
+        own=(own / 2, own, own * 1.5),
+        tail=0 if output else 1,
+        labels=0 if output else 3,
+        outputs=(output / 2, float(output)) if output else (),
+        longest_output=output,
+    )
+    return PricedCall("a", found["model"], SHAPES[found["model"]], work)
+
+
+def _hardware(name: str) -> Hardware:
+    return small_cpu() if name == "cpu" else hardware_named(name)
+
+
+def _contract(text: str) -> Contract:
+    (statement,) = parse(f"GENERATE 'x' {text}" if text != "no contract" else "GENERATE 'x'")
+    assert isinstance(statement, ast.QueryStatement)
+    return bind_contract(statement.query.contract, {}, {})
