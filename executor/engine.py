@@ -141,7 +141,7 @@ class _Run:
         engine = self._engine
         requests: list[Request] = []
         tokens = 0
-        while len(requests) < engine.options.window and tokens < engine.options.window_tokens:
+        while len(requests) < self._options.window and tokens < self._options.window_tokens:
             if (request := next(self._requests, None)) is None:
                 self._exhausted = True
                 break
@@ -161,7 +161,7 @@ class _Run:
             if plan is None and scheduler.make_room():
                 return []
             if plan is None:
-                return self._refuse_first("it needs more KV cache than there is", self._budget)
+                return self._refuse_first("it needs more KV cache than there is")
             try:
                 answers = self._runner.run(plan)
             except StepCancelled:
@@ -172,13 +172,13 @@ class _Run:
                 if scheduler.step_tokens > 1:
                     scheduler.step_tokens //= 2
                     return []
-                return self._refuse_first(str(error).splitlines()[0], self._budget)
+                return self._refuse_first(str(error).splitlines()[0])
         self._engine.counters.count(answers)
         return answers
 
-    def _refuse_first(self, reason: str, budget: int) -> Sequence[Answer]:
+    def _refuse_first(self, reason: str) -> Sequence[Answer]:
         """Give up on the one row that cannot run even alone, and go on with the others at full steps."""
-        self._scheduler.step_tokens = budget
+        self._scheduler.step_tokens = self._options.step_tokens
         row = self._scheduler.drop_first()
         return self._failed([row], Failure("oom", f"out of memory: {reason}", retryable=True))
 
