@@ -141,7 +141,7 @@ class _Run:
         engine = self._engine
         requests: list[Request] = []
         tokens = 0
-        while len(requests) < self._options.window and tokens < self._options.window_tokens:
+        while len(requests) < engine.options.window and tokens < engine.options.window_tokens:
             if (request := next(self._requests, None)) is None:
                 self._exhausted = True
                 break
@@ -178,7 +178,7 @@ class _Run:
 
     def _refuse_first(self, reason: str) -> Sequence[Answer]:
         """Give up on the one row that cannot run even alone, and go on with the others at full steps."""
-        self._scheduler.step_tokens = self._options.step_tokens
+        self._scheduler.step_tokens = self._budget
         row = self._scheduler.drop_first()
         return self._failed([row], Failure("oom", f"out of memory: {reason}", retryable=True))
 
