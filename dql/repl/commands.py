@@ -126,10 +126,22 @@ def _pager(console: "Console", words: list[str]) -> None:
         console.pager = words[0]
 
 
+def _echo(console: "Console", words: list[str]) -> None:
+    console.echo = _switch("echo", words, console.echo)
+
+
 def _timer(console: "Console", words: list[str]) -> None:
+    console.timer = _switch("timer", words, console.timer)
+
+
+def _switch(name: str, words: list[str], before: bool) -> bool:
     if words and words[0] not in ("on", "off"):
-        raise ConfigError(f".timer is on or off, not {words[0]!r}", hint="usage: .timer on")
-    console.timer = words[0] == "on" if words else not console.timer
+        raise ConfigError(f".{name} is on or off, not {words[0]!r}", hint=f"usage: .{name} on")
+    return words[0] == "on" if words else not before
+
+
+def _print(console: "Console", words: list[str]) -> None:
+    console.print(" ".join(words))
 
 
 def _tables(console: "Console", words: list[str]) -> None:
@@ -216,6 +228,7 @@ def read_text(file: str) -> str:
 
 
 COMMANDS: dict[str, Command] = {
+    "echo": Command(_echo, "[on|off]", "print statements before they run", "switch"),
     "edit": Command(_edit, "", "change the last statement in $EDITOR"),
     "exit": Command(_exit, "[CODE]", "leave; so does Ctrl-D"),
     "explain": Command(_explain, "[QUERY]", "the plan of a query, or of the last one"),
@@ -228,6 +241,7 @@ COMMANDS: dict[str, Command] = {
     "once": Command(_once, "FILE", "write the next result to a file", "path"),
     "output": Command(_output, "[FILE]", "write results to a file; without one, back to the screen", "path"),
     "pager": Command(_pager, "[on|off|COMMAND]", "show results through a pager", "switch"),
+    "print": Command(_print, "[TEXT]", "print this line"),
     "read": Command(_read, "FILE", "run the statements of a file", "path"),
     "schema": Command(_schema, "[TABLE]", "tables with their columns and types", "table"),
     "tables": Command(_tables, "[PATTERN]", "tables, views and frames", "table"),

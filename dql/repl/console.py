@@ -35,6 +35,7 @@ class Console:
         self.once: Path | None = None  # the same, for one statement
         self.pager: str | None = None  # a command, while the pager is on
         self.timer = False
+        self.echo = False
         self.quiet = quiet
         self.last: Result | None = None  # the last query's result; `_` in queries
         self.last_text = ""
@@ -57,6 +58,8 @@ class Console:
     def run(self, text: str, params: Mapping[str, object] | None = None) -> int:
         """Statements only; see run_script."""
         code, self.last_text = OK, text.strip()
+        if self.echo:
+            self.print(self.last_text)
         self._display = ProgressDisplay(sys.stderr, live=sys.stderr.isatty())
         progress = None if self.quiet else self._display
         started = time.monotonic()
@@ -89,7 +92,7 @@ class Console:
 
     def print(self, line: str) -> None:
         """A line of a command's answer, on stdout."""
-        print(sanitize_cell(line, keep="\n"), file=self.file[0] if self.file else stdout())
+        print(sanitize_cell(line, keep="\n"), file=self.file[0] if self.file else stdout(), flush=True)
 
     def say(self, line: str) -> None:
         """A remark on stderr, never part of the results."""

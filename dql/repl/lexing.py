@@ -60,11 +60,18 @@ def pieces(text: str) -> Iterator[Piece]:
 
 
 def is_complete(text: str) -> bool:
-    """Whether Enter runs `text`: its last piece, line comments aside, is the `;` that ends a statement."""
-    significant = [piece for piece in pieces(text) if piece.kind != "comment" or piece.text.startswith("/*")]
-    while significant and significant[-1].kind == "comment" and significant[-1].closed:
-        significant.pop()
-    return bool(significant) and significant[-1].text == ";"
+    """Whether Enter runs `text`: its last piece, comments aside, is the `;` that ends a statement."""
+    last = last_piece(text)
+    return last is not None and last.text == ";"
+
+
+def last_piece(text: str) -> Piece | None:
+    """The last piece that is no comment, or the block comment that the text ends within; None where there is none."""
+    last = None
+    for piece in pieces(text):
+        if piece.kind != "comment" or not (piece.closed or piece.text.startswith("--")):
+            last = piece
+    return last
 
 
 def _comment_end(text: str, start: int) -> tuple[int, bool]:

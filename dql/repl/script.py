@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from dql.repl.lexing import is_complete
+from dql.repl.lexing import last_piece
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +28,11 @@ def segments(text: str) -> Iterator[Segment]:
 
 
 def _at_boundary(lines: list[str]) -> bool:
-    text = "\n".join(lines)
-    return not text.strip() or is_complete(text)
+    last = last_piece("\n".join(lines))
+    return last is None or last.text == ";"
 
 
 def _statements(lines: list[str]) -> Iterator[Segment]:
     text = "\n".join(lines)
-    if text.strip():
+    if last_piece(text) is not None:
         yield Segment(text, False)

@@ -83,6 +83,10 @@ def test_rows_nulls_timer_and_help(console: Console, capsys: pytest.CaptureFixtu
     capsys.readouterr()
     console.run_script(".timer on\nSELECT 1")
     assert "Run time: " in capsys.readouterr().err
+    assert (
+        printed(console, capsys, ".mode list\n.echo on\nSELECT 1 AS a;\n.echo off\n.print  b  c")
+        == "SELECT 1 AS a;\na\n1\nb  c\n"
+    )
     shown = printed(console, capsys, ".help")
     assert all(f".{name}" in shown for name in COMMANDS)
     assert printed(console, capsys, ".help mode").startswith(".mode [MODE [TABLE]]")

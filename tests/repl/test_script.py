@@ -19,4 +19,11 @@ def test_a_number_that_begins_with_a_dot_is_no_command() -> None:
 
 
 def test_nothing_is_nothing() -> None:
-    assert list(segments(" \n\n")) == []
+    assert list(segments(" \n\n-- a word\n/* or two */")) == []
+
+
+def test_comments_are_no_statement_begun() -> None:
+    assert list(segments("-- a job\n.mode csv\n/* and\n.not this\n*/ SELECT 1 -- so\n.mode json")) == [
+        Segment(".mode csv", True),
+        Segment("\n\n/* and\n.not this\n*/ SELECT 1 -- so\n.mode json", False),
+    ]
