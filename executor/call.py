@@ -22,6 +22,8 @@ from dql.prompts import CompiledPrompt, TokenBatch
 
 MEMO_ROWS = 1_000_000  # answers remembered across windows; later distinct calls run again
 
+CONTENT_FREE = ("N/A", "[MASK]", "")  # what Zhao et al. 2021 ask instead of a row's text
+
 Mask = NDArray[np.bool_]
 
 
@@ -46,6 +48,7 @@ class CallRunner:
         self._reader = Reader(call, model)
         self._context_length = model.shape.context_length
         self._measured = context.measured.setdefault(call.out, Measured())
+        self._priors: list[NDArray[np.float32]] | None = None
         self._asked = 0
         self._first_failures = 0
         self._failed: set[int] = set()  # rows of the window
@@ -67,7 +70,7 @@ class CallRunner:
             if any(answer is None for answer in answers):
                 finished[row] = False
                 continue
-            answered[row] = answers
+            answered[row] = self._calibrated(answers)
             failed[row] = any(answer.failure is not None for answer in answers)
         self._context.check_share(done=False)
         return Answers(self._reader.column(answered), finished, failed)
@@ -118,6 +121,25 @@ class CallRunner:
             if found.failure is None and self.call.decoding.is_function and len(memo) < MEMO_ROWS:
                 memo[keys[found.id]] = found
         return answers
+
+    def _calibrated(self, answers: tuple[Answer, ...]) -> tuple[Answer, ...]:
+        """Scores as what the row adds to the answer to nothing: takes out a small model's liking for some labels.
+
+        Zhao et al. 2021, "Calibrate Before Use", with the mean over several texts without content.
+        """
+        if not self.call.calibrate or any(answer.failure is not None for answer in answers):
+            return answers
+        if self._priors is None:
+            self._priors = [self._prior(prompt) for prompt in self._prompts]
+        return tuple(replace(a, logprobs=a.logprobs - p) for a, p in zip(answers, self._priors, strict=True))
+
+    def _prior(self, prompt: CompiledPrompt) -> NDArray[np.float32]:
+        """Mean log-probability of each label over texts without content, float32[labels]."""
+        batch = prompt.encode([CONTENT_FREE] * len(self.call.holes))
+        task = self._task(prompt)
+        found = list(self._run_all([Request(i, batch.row(i), task) for i in range(len(batch))]))
+        scores = [a.logprobs for a in found if a.failure is None]
+        return np.mean(scores, axis=0, dtype=np.float32) if scores else np.zeros(len(prompt.label_ids), np.float32)
 
     def _reject(self, row: int, call: int, failure: Failure, inputs: Sequence[str]) -> None:
         """Note a failed row, once for all prompts about it; `call` is its number among the rows asked about."""

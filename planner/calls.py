@@ -12,6 +12,7 @@ from dql.grammar.unparse import to_sql
 from dql.planner.constants import constant
 from dql.planner.contract import setting_value
 from dql.planner.environment import Environment
+from dql.planner.examples import bind_examples
 from dql.planner.guards import Inference
 from dql.planner.logical import Column, Decoding, InferCall, Labels, Operator, Prompt
 
@@ -46,10 +47,12 @@ _CLASSIFY = Signature(
     ("text", "labels"),
     2,
     "VARCHAR",
-    ("multi", "instruction", "examples", "categories"),
+    ("multi", "instruction", "examples", "calibrate", "categories"),
     "AI_CLASSIFY(body, ['billing', 'bug'])",
 )
-_FILTER = Signature("AI_FILTER", "filter", ("text",), 1, "BOOLEAN", ("examples",), "AI_FILTER('{body} is angry')")
+_FILTER = Signature(
+    "AI_FILTER", "filter", ("text",), 1, "BOOLEAN", ("examples", "calibrate"), "AI_FILTER('{body} is angry')"
+)
 _SCORE = Signature("AI_SCORE", "score", ("text", "low", "high"), 1, "DOUBLE", (), "AI_SCORE('Urgent? {body}', 1, 5)")
 _COUNT = Signature("AI_COUNT_TOKENS", "count_tokens", ("text",), 1, "BIGINT", (), "AI_COUNT_TOKENS(body)")
 SIGNATURES: Mapping[str, Signature] = {
@@ -99,11 +102,14 @@ def bind_call(node: ast.Call, env: Environment, prepare: Callable[[ast.Expr], as
         decoding=_decoding(values, env, node.span),
         system=cast("str | None", values.get("system")),
         instruction=cast("str | None", values.get("instruction")),
+        calibrate=bool(values.get("calibrate", False)),
         details=bool(values.get("details", False)),
         text=_display(node),
         span=node.span,
     )
     call = _operator_arguments(call, args, options, values, env)
+    if "examples" in options:
+        call = replace(call, examples=bind_examples(options["examples"], call, env.params))
     sql_type = "VARCHAR[]" if call.multi else signature.type
     out = Column("", DETAILS.format(sql_type) if call.details else sql_type)
     return Inference(call.prompt, replace(call, out=out), span=node.span)
@@ -168,9 +174,9 @@ def _option(name: str, value: ast.Node, env: Environment) -> object:
     if name in _DECODING:
         return setting_value(name, constant(value, env.params), span=value.span)
     if name == "examples":
-        raise UnsupportedError("examples do not run yet", span=value.span)
+        return None  # read when the labels are known
     found = constant(value, env.params)
-    if name in ("multi", "details"):
+    if name in ("multi", "details", "calibrate"):
         if not isinstance(found, bool):
             raise BindError(f"{name} is TRUE or FALSE", span=value.span)
     elif not isinstance(found, str):

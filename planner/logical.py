@@ -83,6 +83,7 @@ class InferCall:
     system: str | None = None
     instruction: str | None = None
     examples: tuple[tuple[str, str], ...] = ()
+    calibrate: bool = False
     decoding: Decoding = Decoding()
     details: bool = False
     out: Column = Column("")

@@ -175,6 +175,7 @@ def _call_exec(call: InferCall, template: tuple[str | int, ...], holes: tuple[st
         system=call.system,
         instruction=call.instruction,
         examples=call.examples,
+        calibrate=call.calibrate,
         decoding=call.decoding,
         details=call.details,
         label=call.out.label or call.text,

@@ -53,6 +53,7 @@ class CallExec:
     system: str | None = None
     instruction: str | None = None
     examples: tuple[tuple[str, str], ...] = ()
+    calibrate: bool = False
     decoding: Decoding = field(default_factory=Decoding)
     details: bool = False
     label: str = ""
