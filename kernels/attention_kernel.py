@@ -39,7 +39,7 @@ def scores_of(
     CAPPED: constexpr, SCALED: constexpr, COMPUTE: constexpr,
 ) -> Block:  # fmt: skip
     """Scores in base 2 [BLOCK_M, BLOCK_N] of q [BLOCK_M, D] over k [BLOCK_N, D]; see `base_two`."""
-    scores = tl.dot(q, tl.trans(k.to(COMPUTE)), input_precision="ieee") * scale
+    scores = tl.dot(q, tl.trans(k.to(COMPUTE)), input_precision="tf32x3") * scale
     if SCALED:
         scores *= tl.load(k_scales + scale_at)[None, :]
     if CAPPED:
@@ -63,7 +63,7 @@ def accumulate(
     total = total * decay + tl.sum(shares, axis=1)
     if SCALED:
         shares *= tl.load(v_scales + scale_at)[None, :] * 256
-    out = tl.dot(shares.to(COMPUTE), v.to(COMPUTE), out * decay[:, None], input_precision="ieee")
+    out = tl.dot(shares.to(COMPUTE), v.to(COMPUTE), out * decay[:, None], input_precision="tf32x3")
     return out, raised, total
 
 

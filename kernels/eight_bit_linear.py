@@ -114,7 +114,7 @@ def _kernel(
             total = tl.dot(w, tl.trans(rows_of_x), total, out_dtype=tl.int32)
         else:
             total = tl.dot(
-                w, tl.trans(rows_of_x), total, input_precision="ieee", max_num_imprecise_acc=IMPRECISE
+                w, tl.trans(rows_of_x), total, input_precision="tf32x3", max_num_imprecise_acc=IMPRECISE
             )  # fmt: skip
     result = total.to(tl.float32) * tl.load(scales + output_row)[:, None]
     if SCALED:

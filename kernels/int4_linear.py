@@ -60,7 +60,7 @@ def _plane(word: Block, x: Block, products: Block, PLANE: constexpr, COMPUTE: co
     shifted = word >> (4 * (PLANE - PLACE)) if PLANE != PLACE else word
     codes = (shifted & (15 << (4 * PLACE))).to(tl.float32, bitcast=True) * 1.7014118346046923e38
     inputs = tl.load(x + PLANE * 16).to(COMPUTE)
-    return tl.dot(codes.to(COMPUTE), tl.trans(inputs), products, input_precision="ieee")
+    return tl.dot(codes.to(COMPUTE), tl.trans(inputs), products, input_precision="tf32x3")
 
 
 @jit(do_not_specialize=["rows", "groups", "stretch"])

@@ -9,7 +9,7 @@ import torch
 from dql.kernels.configs import choose
 from dql.kernels.device import tanh
 from dql.kernels.language import Pointer, Scalar, cdiv, compute_type, constexpr, jit, tl, uses_triton
-from dql.kernels.layout import FLOATS, INTEGERS, check
+from dql.kernels.layout import FLOATS, INTEGERS, check, check_device_type
 
 CHUNK_ELEMENTS = 1 << 24  # logits held at once on the CPU
 FEW = 32  # tokens up to which reading the weight is the whole cost
@@ -27,6 +27,7 @@ def label_logits(
 def vocabulary_logsumexp(hidden: torch.Tensor, weight: torch.Tensor, *, softcap: float | None = None) -> torch.Tensor:
     """hidden [tokens, width], weight [vocabulary, width] → [tokens] float32; the logits are never held whole."""
     _check(hidden, weight)
+    check_device_type("hidden", hidden)
     return _triton(hidden, weight, softcap) if uses_triton(hidden) else _cpu(hidden, weight, softcap)
 
 
@@ -97,7 +98,7 @@ def _kernel(
         else:
             inside = (k + inner < width)[None, :]
             a, b = tl.load(left + k, mask=inside, other=0.0), tl.load(right + k, mask=inside, other=0.0)
-        logits = tl.dot(a.to(COMPUTE), tl.trans(b.to(COMPUTE)), logits, input_precision="ieee")
+        logits = tl.dot(a.to(COMPUTE), tl.trans(b.to(COMPUTE)), logits, input_precision="tf32x3")
     if CAPPED:
         logits = softcap * tanh(logits / softcap)
     logits = tl.where((entry < vocabulary)[None, :], logits, float("-inf"))

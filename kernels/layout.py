@@ -43,8 +43,15 @@ INTEGERS = (torch.int32, torch.int64)
 FP8 = torch.float8_e4m3fn
 
 
+def check_device_type(name: str, tensor: torch.Tensor) -> None:
+    """Raise LayoutError for float32 on CUDA, where the tiles of the large kernels are sized for 16-bit types."""
+    if tensor.is_cuda and tensor.dtype == torch.float32:
+        raise LayoutError(f"{name} is float32: on CUDA this op takes float16 and bfloat16")
+
+
 def check_queries(q: torch.Tensor, kv_heads: int) -> None:
     """Raise LayoutError unless q is [tokens, heads, head_dim] of floats and its heads share `kv_heads` evenly."""
     check("q", q, (None, None, None), dtypes=FLOATS, contiguous=False)
+    check_device_type("q", q)
     if q.shape[1] % kv_heads:
         raise LayoutError(f"{q.shape[1]} query heads do not share {kv_heads} key heads evenly")

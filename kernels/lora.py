@@ -98,7 +98,7 @@ def _shrink_kernel(
         else:
             inside = (k + inner < inputs)[None, :]
             left, right = tl.load(x + k, mask=inside, other=0.0), tl.load(a + k, mask=inside, other=0.0)
-        total = tl.dot(left.to(COMPUTE), tl.trans(right.to(COMPUTE)), total, input_precision="ieee")
+        total = tl.dot(left.to(COMPUTE), tl.trans(right.to(COMPUTE)), total, input_precision="tf32x3")
     at = (split.to(tl.int64) * rows + row)[:, None] * rank + member[None, :]
     tl.store(parts + at, total, mask=(row < end)[:, None] & (member < rank)[None, :])
 
@@ -125,7 +125,7 @@ def _expand_kernel(
         part += rows.to(tl.int64) * rank
     b_at = (adapter * outputs + output)[:, None] * rank + member[None, :]
     right = tl.load(b + b_at, mask=(output < outputs)[:, None] & (member < rank)[None, :], other=0.0)
-    added = tl.dot(shrunk.to(COMPUTE), tl.trans(right.to(COMPUTE)), input_precision="ieee")
+    added = tl.dot(shrunk.to(COMPUTE), tl.trans(right.to(COMPUTE)), input_precision="tf32x3")
     at = out + row[:, None] * outputs + output[None, :]
     kept = (row < end)[:, None] & (output < outputs)[None, :]
     before = tl.load(at, mask=kept, other=0.0).to(tl.float32)

@@ -28,6 +28,7 @@ class Rule:
 
 RULES = [Rule("plain"), Rule("narrow head", 12), Rule("window", window=7), Rule("softcap", softcap=3.0)]
 SCALE = 0.3
+HALF = torch.float16
 
 
 def integers(*values: int) -> torch.Tensor:
@@ -57,9 +58,9 @@ def check(state: tuple[torch.Tensor, torch.Tensor], expected: tuple[torch.Tensor
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
 @pytest.mark.parametrize("causal", [True, False], ids=["causal", "both ways"])
-def test_packed(device: str, dtype: torch.dtype, random: torch.Generator, rule: Rule, causal: bool) -> None:
+def test_packed(device: str, product_dtype: torch.dtype, random: torch.Generator, rule: Rule, causal: bool) -> None:
     lengths = [1, 19, 0, 7]
-    fused = torch.randn(sum(lengths), HEADS + 2 * KV_HEADS, rule.head_dim, generator=random).to(dtype)
+    fused = torch.randn(sum(lengths), HEADS + 2 * KV_HEADS, rule.head_dim, generator=random).to(product_dtype)
     parts = (slice(0, HEADS), slice(HEADS, HEADS + KV_HEADS), slice(HEADS + KV_HEADS, None))
     offsets = integers(0, *torch.tensor(lengths).cumsum(0).tolist())
     rows = []
@@ -89,10 +90,12 @@ def test_packed(device: str, dtype: torch.dtype, random: torch.Generator, rule: 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
 @pytest.mark.parametrize("cached", ["float", "fp8"])
-def test_prefix_groups(device: str, dtype: torch.dtype, random: torch.Generator, rule: Rule, cached: str) -> None:
-    cache = filled_cache(rule.head_dim, dtype if cached == "float" else torch.float8_e4m3fn, random)
+def test_prefix_groups(
+    device: str, product_dtype: torch.dtype, random: torch.Generator, rule: Rule, cached: str
+) -> None:
+    cache = filled_cache(rule.head_dim, product_dtype if cached == "float" else torch.float8_e4m3fn, random)
     bounds, starts, lengths, bases = [0, 3, 3, 5], [2, 0, 9], [18, 5, 33], [0, 0, 4]
-    q = torch.randn(5, HEADS, rule.head_dim, generator=random).to(dtype)
+    q = torch.randn(5, HEADS, rule.head_dim, generator=random).to(product_dtype)
     positions = integers(18, 19, 60, 37, 41)  # the third query's window has left the prefix behind
     expected = []
     for group, (start, length) in enumerate(zip(starts, lengths, strict=True)):
@@ -122,12 +125,12 @@ def test_prefix_groups(device: str, dtype: torch.dtype, random: torch.Generator,
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
 @pytest.mark.parametrize("cached", ["float", "fp8"])
 def test_paged_chunks_and_decode(
-    device: str, dtype: torch.dtype, random: torch.Generator, rule: Rule, cached: str
+    device: str, product_dtype: torch.dtype, random: torch.Generator, rule: Rule, cached: str
 ) -> None:
-    cache = filled_cache(rule.head_dim, dtype if cached == "float" else torch.float8_e4m3fn, random)
+    cache = filled_cache(rule.head_dim, product_dtype if cached == "float" else torch.float8_e4m3fn, random)
     lengths, chunks = [40, 3, 17], [5, 3, 1]
     slots = torch.stack([torch.randperm(SLOTS, generator=random) for _ in lengths]).int()
-    q = torch.randn(sum(chunks), HEADS, rule.head_dim, generator=random).to(dtype)
+    q = torch.randn(sum(chunks), HEADS, rule.head_dim, generator=random).to(product_dtype)
     bounds = [0, 5, 8, 9]
     expected = []
     for row, (length, chunk) in enumerate(zip(lengths, chunks, strict=True)):
@@ -162,31 +165,33 @@ def test_paged_chunks_and_decode(
 
 
 def test_decode_of_a_row_without_keys_sees_nothing(device: str, random: torch.Generator) -> None:
-    cache = moved(filled_cache(16, torch.float32, random), device)
-    q = torch.randn(2, HEADS, 16, generator=random).to(device)
+    cache = moved(filled_cache(16, HALF, random), device)
+    q = torch.randn(2, HEADS, 16, generator=random).to(device, HALF)
     slots = torch.arange(4, dtype=torch.int32).repeat(2, 1).to(device)
     out, lse = decode_attention(q, cache, slots, integers(0, 4).to(device), max_length=4, scale=SCALE)
     assert not out[0].any() and bool(lse[0].isneginf().all()) and bool(lse[1].isfinite().all())
 
 
 def test_decode_with_fixed_stretches_ignores_its_neighbours(device: str, random: torch.Generator) -> None:
-    cache = moved(filled_cache(16, torch.float32, random), device)
-    q = torch.randn(3, HEADS, 16, generator=random).to(device)
+    cache = moved(filled_cache(16, HALF, random), device)
+    q = torch.randn(3, HEADS, 16, generator=random).to(device, HALF)
     slots = torch.stack([torch.randperm(SLOTS, generator=random) for _ in range(3)]).int().to(device)
     lengths = integers(20, 48, 33).to(device)
     together, _ = decode_attention(q, cache, slots, lengths, max_length=48, scale=SCALE, keys_per_split=16)
     alone, _ = decode_attention(q[:1], cache, slots[:1], lengths[:1], max_length=20, scale=SCALE, keys_per_split=16)
     if device == "cuda":
         assert torch.equal(together[:1], alone)
-    assert torch.allclose(together[:1], alone, atol=1e-6)
+    assert torch.allclose(together[:1], alone, atol=1e-3)
 
 
-def test_cascade_equals_attention_over_the_whole_text(device: str, dtype: torch.dtype, random: torch.Generator) -> None:
+def test_cascade_equals_attention_over_the_whole_text(
+    device: str, product_dtype: torch.dtype, random: torch.Generator
+) -> None:
     prefix, lengths = 21, [4, 9, 1]
     own = sum(lengths)
-    cache = filled_cache(16, dtype, random)
-    q = torch.randn(own, HEADS, 16, generator=random).to(dtype)
-    k, v = (torch.randn(own, KV_HEADS, 16, generator=random).to(dtype) for _ in range(2))
+    cache = filled_cache(16, product_dtype, random)
+    q = torch.randn(own, HEADS, 16, generator=random).to(product_dtype)
+    k, v = (torch.randn(own, KV_HEADS, 16, generator=random).to(product_dtype) for _ in range(2))
     offsets = integers(0, 4, 13, 14)
     shared_k, shared_v = cache.dense(slice(3, 3 + prefix))
     expected = []

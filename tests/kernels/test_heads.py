@@ -11,17 +11,22 @@ from tests.kernels.reference import double, error, tolerance
 @pytest.mark.parametrize(("tokens", "width"), [(5, 24), (33, 40)], ids=["few", "many"])
 @pytest.mark.parametrize("softcap", [None, 5.0])
 def test_label_log_probs(
-    device: str, dtype: torch.dtype, random: torch.Generator, tokens: int, width: int, softcap: float | None
+    device: str,
+    product_dtype: torch.dtype,
+    random: torch.Generator,
+    tokens: int,
+    width: int,
+    softcap: float | None,
 ) -> None:
-    hidden = torch.randn(tokens, width, generator=random).to(dtype)
-    weight = (torch.randn(77, width, generator=random) / 2).to(dtype)
+    hidden = torch.randn(tokens, width, generator=random).to(product_dtype)
+    weight = (torch.randn(77, width, generator=random) / 2).to(product_dtype)
     labels = torch.tensor([3, 76, 3, 0])
     logits = double(hidden) @ double(weight).t()
     if softcap is not None:
         logits = softcap * torch.tanh(logits / softcap)
     on, head, ids = hidden.to(device), weight.to(device), labels.to(device)
-    assert error(label_logits(on, head, ids, softcap=softcap), logits[:, labels]) < tolerance(dtype)
-    bound = 10 * tolerance(dtype)
+    assert error(label_logits(on, head, ids, softcap=softcap), logits[:, labels]) < tolerance(product_dtype)
+    bound = 10 * tolerance(product_dtype)
     normaliser = vocabulary_logsumexp(on, head, softcap=softcap)
     assert (double(normaliser) - logits.logsumexp(-1)).abs().max() < bound
     expected = logits.log_softmax(-1)[:, labels]

@@ -17,20 +17,9 @@ HERE = Path(__file__).parent
 @pytest.mark.skipif(triton is None or interpreting(), reason="starts the interpreter from outside it")
 def test_kernels_equal_the_oracle_in_the_interpreter() -> None:
     scalar = "ignore:Conversion of an array with ndim:DeprecationWarning"  # the interpreter's own, at run-time loops
+    options = ["-q", "-m", "not gpu and not slow", "-p", "no:cacheprovider", "-W", scalar]
     run = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "pytest",
-            HERE,
-            "-q",
-            "-m",
-            "not gpu and not slow",
-            "-p",
-            "no:cacheprovider",
-            "-W",
-            scalar,
-        ],
+        [sys.executable, "-m", "pytest", HERE, *options],
         env={**os.environ, "TRITON_INTERPRET": "1"},
         cwd=HERE.parent.parent,
         capture_output=True,
