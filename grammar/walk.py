@@ -1,20 +1,32 @@
 """Walking and rewriting any tree; nothing here recurses, so depth costs no stack."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
+from functools import cache
 from typing import Any
 
-from dql.grammar.ast.nodes import Node
+from dql.grammar.ast.nodes import Node, Path, Span
+
+_PLAIN = (str, str | None, bool, bool | None, int, Path, Span)
 
 
-def children(node: Node) -> Iterator[Node]:
+def children(node: Node) -> list[Node]:
     """The nodes directly below, in the order of their fields."""
-    for name in node.__dataclass_fields__:
+    found: list[Node] = []
+    kind: type[Node] = type(node)
+    for name in _may_hold_nodes(kind):
         value = getattr(node, name)
-        if isinstance(value, Node):
-            yield value
-        elif isinstance(value, tuple):
-            yield from (item for item in value if isinstance(item, Node))
+        if value.__class__ is tuple:
+            found += [item for item in value if isinstance(item, Node)]
+        elif isinstance(value, Node):
+            found.append(value)
+    return found
+
+
+@cache
+def _may_hold_nodes(kind: type[Node]) -> tuple[str, ...]:
+    """Fields of a class that are not plain text, numbers or flags: every walk of every tree asks for them."""
+    return tuple(field.name for field in fields(kind) if field.type not in _PLAIN)
 
 
 def walk(node: Node) -> Iterator[Node]:
@@ -23,7 +35,7 @@ def walk(node: Node) -> Iterator[Node]:
     while pending:
         node = pending.pop()
         yield node
-        pending.extend(reversed(list(children(node))))
+        pending.extend(reversed(children(node)))
 
 
 def transform(node: Node, rewrite: Callable[[Node], Node]) -> Node:
@@ -35,7 +47,7 @@ def transform(node: Node, rewrite: Callable[[Node], Node]) -> Node:
     pending: list[tuple[Node, bool]] = [(node, False)]
     while pending:
         current, ready = pending.pop()
-        below = list(children(current))
+        below = children(current)
         if not ready:
             pending.append((current, True))
             pending.extend((child, False) for child in reversed(below))
@@ -49,13 +61,16 @@ def transform(node: Node, rewrite: Callable[[Node], Node]) -> Node:
 
 
 def with_children(node: Node, new: list[Node]) -> Node:
-    """`node` with its children, in the order of `children`, replaced by `new`."""
+    """`node` with its children, in the order of `children`, replaced by `new`; the same object where they are."""
     values: dict[str, Any] = {}
     remaining = iter(new)
-    for name in node.__dataclass_fields__:
+    kind: type[Node] = type(node)
+    for name in _may_hold_nodes(kind):
         value = getattr(node, name)
-        if isinstance(value, Node):
-            values[name] = next(remaining)
-        elif isinstance(value, tuple):
-            values[name] = tuple(next(remaining) if isinstance(item, Node) else item for item in value)
-    return replace(node, **values)
+        if value.__class__ is tuple:
+            items = tuple(next(remaining) if isinstance(item, Node) else item for item in value)
+            if any(a is not b for a, b in zip(items, value, strict=True)):
+                values[name] = items
+        elif isinstance(value, Node) and (other := next(remaining)) is not value:
+            values[name] = other
+    return replace(node, **values) if values else node
