@@ -13,7 +13,7 @@ _PLAIN = (str, str | None, bool, bool | None, int, Path, Span)
 def children(node: Node) -> list[Node]:
     """The nodes directly below, in the order of their fields."""
     found: list[Node] = []
-    kind: type[Node] = type(node)
+    kind: Any = type(node)
     for name in _may_hold_nodes(kind):
         value = getattr(node, name)
         if value.__class__ is tuple:
@@ -64,7 +64,7 @@ def with_children(node: Node, new: list[Node]) -> Node:
     """`node` with its children, in the order of `children`, replaced by `new`; the same object where they are."""
     values: dict[str, Any] = {}
     remaining = iter(new)
-    kind: type[Node] = type(node)
+    kind: Any = type(node)
     for name in _may_hold_nodes(kind):
         value = getattr(node, name)
         if value.__class__ is tuple:
