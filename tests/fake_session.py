@@ -121,7 +121,7 @@ class FakeSession(Session):
     """A session on the tiny model's file with fake engines; `asked` are the prompts of all statements so far."""
 
     def __init__(self, home: Path, model: Path) -> None:
-        super().__init__(config=Config(home=home, model=str(model)))
+        super().__init__(config=Config(home=home, model=str(model), threads=1))
         self._fake = _FakeRuntime(self)
 
     @property

@@ -39,7 +39,8 @@ def read_cases(text: str) -> list[Case]:
     """The blocks of the file, parted by empty lines."""
     blocks = [block.splitlines() for block in text.strip().split("\n\n")]
     return [
-        Case(lines[0].removeprefix("# "), lines[1], lines[2], "\n".join(lines[3:]).removeprefix("→ ")) for lines in blocks
+        Case(lines[0].removeprefix("# "), lines[1], lines[2], "\n".join(lines[3:]).removeprefix("→ "))
+        for lines in blocks
     ]
 
 
@@ -58,7 +59,8 @@ def chosen(case: Case) -> str:
     if not choice.best.feasible:
         return str(infeasible(choice).message)
     cost = choice.best.cost
-    return f"{placement_text(choice.best)} | {seconds_text(cost.seconds)}, p95 {seconds_text(cost.latency[2])}, {bytes_text(cost.memory)}"
+    figures = seconds_text(cost.seconds), f"p95 {seconds_text(cost.latency[2])}", bytes_text(cost.memory)
+    return f"{placement_text(choice)} | {', '.join(figures)}"
 
 
 def _call(found: re.Match[str]) -> PricedCall:

@@ -4,7 +4,9 @@ from dql.models.shape import ModelShape
 from dql.planner.hardware import Curve, Hardware, Operators
 
 
-def _llama(layers: int, hidden: int, heads: int, kv_heads: int, inner: int, vocabulary: int, *, tied: bool) -> ModelShape:
+def _llama(
+    layers: int, hidden: int, heads: int, kv_heads: int, inner: int, vocabulary: int, *, tied: bool
+) -> ModelShape:
     return ModelShape(
         architecture="llama",
         num_layers=layers,
