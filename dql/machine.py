@@ -4,19 +4,21 @@ import os
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from dql.config import Config
 from dql.errors import ConfigError
 from dql.models.shape import ModelShape
-from dql.planner.hardware import Hardware, cpu_versions, from_json, this_cpu
-
-if TYPE_CHECKING:
-    from dql.executor.calibrate import Progress
-    from dql.executor.runtime import Runtime
+from dql.planner.hardware import Hardware, Progress, cpu_versions, from_json, this_cpu
 
 _REFERENCE = "fp32"
 _BUSY, _CALM = 1.3, 0.7  # processes a core
+
+
+class Bench(Protocol):
+    """What can measure this machine: the runtime."""
+
+    def measure(self, base: Hardware, shape: ModelShape, *, thorough: bool, progress: Progress | None) -> Hardware: ...
 
 
 class Machine:
@@ -58,11 +60,11 @@ class Machine:
 
     def measure(
         self,
-        runtime: "Runtime",
+        bench: Bench,
         shapes: Iterable[ModelShape],
         *,
         thorough: bool = False,
-        progress: "Progress | None" = None,
+        progress: Progress | None = None,
     ) -> Hardware:
         """Measure the shapes that are not known (all, where `thorough`) and keep the profile."""
         hardware = self.hardware()
@@ -70,7 +72,7 @@ class Machine:
             hardware = replace(this_cpu(self._config.num_threads), price=hardware.price)
         for shape in shapes:
             if not hardware.measured_for(_REFERENCE, shape):
-                hardware = runtime.measure(hardware, shape, thorough=thorough, progress=progress)
+                hardware = bench.measure(hardware, shape, thorough=thorough, progress=progress)
         self._known = hardware
         self.path.parent.mkdir(parents=True, exist_ok=True)
         part = self.path.with_suffix(f".{os.getpid()}.part")

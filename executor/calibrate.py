@@ -7,6 +7,7 @@ more repeats. Figures become shares of the machine's speed of light, as `Hardwar
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from math import prod
 from time import perf_counter
 
 import numpy as np
@@ -26,10 +27,9 @@ from dql.executor.step import Segment, StepBuilder
 from dql.executor.weights import Weights
 from dql.kernels.kv_cache import KVCache
 from dql.models.shape import ModelShape
-from dql.planner.hardware import Curve, Hardware, Operators, cpu_versions, layer_key, total_memory
+from dql.planner.hardware import Curve, Hardware, Operators, Progress, cpu_versions, layer_key, total_memory
 
 Points = list[tuple[float, float, float]]  # size, seconds at the speed of light, seconds measured
-Progress = Callable[[str, float], None]  # what is measured now, share done
 
 BUSY = 1.3  # load a core from which figures are those of a machine that others use
 _COLD = 96 << 20  # bytes of layer weights that no cache holds, as those of a whole model
@@ -162,26 +162,27 @@ def _bandwidth(clock: _Clock) -> float:
 
 
 class _RandomSource:
-    """Tensors of any name of a GGUF checkpoint of this shape, all views of one run of random numbers."""
+    """Tensors of any name of a checkpoint of this shape, all parts of one run of random numbers."""
 
-    def __init__(self, shape: ModelShape) -> None:
-        shapes = names.role_shapes(shape)
-        self._shapes = {name: shapes[role] for role, name in names.GGUF.model.items()}
+    def __init__(self, shape: ModelShape, table: names.NameTable) -> None:
+        sizes = names.role_shapes(shape)
+        self._sizes = {name: sizes[role] for role, name in table.model.items() if role != "rope_divisors"}
         for layer in range(shape.num_layers):
-            self._shapes |= {names.GGUF.name(role, layer) or "": shapes[role] for role in names.GGUF.layer}
-        self._values = torch.randn(max(int(np.prod(size)) for size in self._shapes.values())).mul_(0.02)
+            self._sizes |= {table.name(role, layer) or role: sizes[role] for role in table.layer}
+        self._values = torch.randn(max(prod(size) for size in self._sizes.values())).mul_(0.02)
 
     def names(self) -> frozenset[str]:
-        return frozenset(self._shapes) - {names.GGUF.model["rope_divisors"]}
+        return frozenset(self._sizes)
 
     def read(self, name: str) -> torch.Tensor:
-        size = self._shapes[name]
-        return self._values[: int(np.prod(size))].view(size).clone()
+        size = self._sizes[name]
+        return self._values[: prod(size)].view(size).clone()
 
 
 def _decoder(shape: ModelShape) -> Decoder:
     """A decoder of random weights, laid out as a loaded one is."""
-    weights = Weights(_RandomSource(shape), shape, names.GGUF)
+    table = names.GGUF
+    weights = Weights(_RandomSource(shape, table), shape, table)
     cpu = torch.device("cpu")
     return Decoder(shape, weights, context=4096, device=cpu, dtype=torch.float32, packed=packing_works())
 

@@ -22,6 +22,7 @@ from dql.models.fetch import PullProgress
 from dql.models.registry import Registry
 from dql.models.shape import ModelShape
 from dql.planner.hardware import Hardware
+from dql.planner.hardware import Progress as Measuring
 from dql.planner.physical import ErrorPolicy, QueryPlan
 
 _LOADED = 2  # engines kept; a third model takes the place of the one unused longest
@@ -122,9 +123,7 @@ class Runtime:
         context = Context(self._catalog, models, dict(params), policy, tracker, threading.Event())
         return Run(plan, context, rejects)
 
-    def measure(
-        self, base: Hardware, shape: ModelShape, *, thorough: bool, progress: "calibrate.Progress | None"
-    ) -> Hardware:
+    def measure(self, base: Hardware, shape: ModelShape, *, thorough: bool, progress: Measuring | None) -> Hardware:
         """`base` with what this machine does with models of this shape; takes seconds, a minute where `thorough`."""
         grid = calibrate.THOROUGH if thorough else calibrate.QUICK
         return calibrate.measure(base, shape, grid, progress or (lambda label, share: None))

@@ -54,13 +54,12 @@ def _verdict(option: Option, choice: Choice) -> str:
 def _priced(choice: Choice, known: set[tuple[object, ...]]) -> Iterator[tuple[object, ...]]:
     """Plans that only the closed form has priced; its latency is that of a typical row."""
     rows = max((call.work.rows for call in choice.calls), default=0)
+    best = choice.best.cost
     for row in choice.candidates.sort("seconds").iter_rows(named=True):
         key = tuple(row[name] for name in (*KEYS, *_SIZES))
         if key in known:
             continue
-        devices = row["tensor_parallel"] * row["pipeline_parallel"] * row["data_parallel"]
-        price = choice.hardware.price
-        usd = None if price is None else row["seconds"] / 3600 * price * devices
+        usd = None if best.usd is None or not best.seconds else best.usd * row["seconds"] / best.seconds
         rate = rows / row["seconds"] if row["seconds"] else None
         yield (*key, row["seconds"], row["latency"], rate, row["memory"], usd, None, False, _why(row))
 

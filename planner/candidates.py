@@ -60,7 +60,9 @@ def frame(space: Space) -> pl.DataFrame:
         column = pl.DataFrame({name: list(values)})
         found = column if found.is_empty() else found.join(column, how="cross", maintain_order="left_right")
     used = pl.col("tensor_parallel") * pl.col("pipeline_parallel") * pl.col("data_parallel")
-    return found.filter(used <= space.devices)
+    # a step must hold a token of every decoding row
+    whole = pl.col("step_tokens") >= pl.min_horizontal("max_rows", pl.lit(max(space.step_tokens)))
+    return found.filter((used <= space.devices) & whole)
 
 
 def price(candidates: pl.DataFrame, calls: Sequence[PricedCall], hardware: Hardware) -> pl.DataFrame:

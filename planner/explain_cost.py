@@ -7,7 +7,7 @@ from dql.planner.contract import Bound, Contract
 from dql.planner.cost import Cost
 from dql.planner.measured import Measured, latency_of
 from dql.planner.search import Choice, Option
-from dql.planner.units import bytes_text, rate_text, seconds_text, usd_text
+from dql.planner.units import bytes_text, interval_text, rate_text, seconds_text, usd_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +32,7 @@ class Promise:
     def __str__(self) -> str:
         said = self.note
         if self.predicted is not None:
-            give = f" ± {_figure(self.bound, self.give)}" if self.give else ""
-            said = f"predicted {_figure(self.bound, self.predicted)}{give}" + (f"; {said}" if said else "")
+            said = f"predicted {_interval(self.bound, self.predicted, self.give)}" + (f"; {said}" if said else "")
         if self.measured is None:
             return said
         verdict = "kept" if self.kept else "missed"
@@ -73,10 +72,10 @@ def _how(bound: Bound, choice: Choice) -> str:
     if missed is not None:
         return f"not met, by a factor of {missed:.2g} (best effort)"
     if bound.name in ("latency", "ttft", "tpot"):
-        return f"met with batch {place.max_rows} and {place.step_tokens:,} tokens a step"
+        batch = f"batch {place.max_rows} and " if choice.decodes else ""
+        return f"met with {batch}{place.step_tokens:,} tokens a step"
     if bound.name == "memory":
-        slots = f" and {place.kv_slots:,} KV slots" if place.kv_slots else ""
-        return f"met with batch {place.max_rows}{slots}"
+        return f"met with {place.kv_slots:,} KV slots" if place.kv_slots else "met"
     return "met"
 
 
@@ -99,7 +98,7 @@ def _measured(bound: Bound, choice: Choice | None, measured: Mapping[str, Measur
                 return max(call.rows for call in calls) / seconds
             return sum(call.prefilled + call.reused + call.decoded for call in calls) / seconds
         case "cost" if choice is not None and choice.hardware.price is not None:
-            return seconds / 3600 * choice.hardware.price * choice.best.placement.devices
+            return seconds / 3600 * choice.hardware.price * choice.hardware.devices
         case "budget":
             return float(sum(call.prefilled + call.decoded for call in calls))
     return None
@@ -118,6 +117,12 @@ def _figure(bound: Bound, value: float) -> str:
         case "throughput":
             return f"{rate_text(value)} {bound.unit}"
     return f"{value:.3g}"
+
+
+def _interval(bound: Bound, value: float, give: float) -> str:
+    if bound.name in ("latency", "ttft", "tpot", "deadline"):
+        return interval_text(value, give)
+    return _figure(bound, value) + (f" ± {_figure(bound, give)}" if give else "")
 
 
 def call_lines(out: str, choice: Choice | None, measured: Mapping[str, Measured], *, lossless: bool) -> list[str]:
@@ -145,7 +150,7 @@ def placement_line(choice: Choice) -> str:
         "replicas": place.data_parallel,
     }
     parts = [f"{name} {count}" for name, count in shards.items() if count > 1]
-    if any(call.work.decodes for call in choice.calls):
+    if choice.decodes:
         parts.append(f"batch {place.max_rows}" + (" (pinned)" if "batch_size" in pinned else ""))
     return " · ".join([*parts, f"chunk {place.step_tokens:,}"])
 
@@ -181,7 +186,7 @@ def _headline(option: Option, choice: Choice) -> str:
 def _predicted(cost: Cost) -> str:
     return " · ".join(
         (
-            f"{seconds_text(cost.seconds)} ± {seconds_text(cost.give)}",
+            interval_text(cost.seconds, cost.give),
             f"{rate_text(cost.rows_per_second)} rows/s",
             f"latency p95 {seconds_text(cost.latency[2])}",
             bytes_text(cost.memory),

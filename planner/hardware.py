@@ -8,7 +8,7 @@ import json
 import os
 import platform
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from importlib import resources
 from importlib.metadata import PackageNotFoundError, version
@@ -22,6 +22,7 @@ from dql.errors import ConfigError, name_hint
 from dql.models.shape import ModelShape
 
 Floats = NDArray[np.float64]
+Progress = Callable[[str, float], None]  # what is measured now, share done
 
 FORMAT = 1  # of the files; those of another are measured anew
 BYTES_PER_VALUE = {"fp32": 4.0, "bf16": 2.0, "fp8": 1.0, "int8": 1.0, "int4": 0.5625}  # int4: with its group scales
@@ -107,8 +108,13 @@ class Hardware:
         return self.operators.get(f"{precision} {layer_key(shape)}") or self.operators[precision]
 
     def to_json(self) -> str:
-        """The profile as a file holds it."""
-        return json.dumps({"format": FORMAT, **asdict(self)}, indent=1)
+        """The profile as a file holds it, a curve to a line."""
+        data = {"format": FORMAT, **asdict(self), "all_reduce": self.all_reduce.points}
+        data["operators"] = {
+            key: {name: getattr(operators, name).points for name in operators.__slots__}
+            for key, operators in self.operators.items()
+        }
+        return _indented(data) + "\n"
 
 
 def from_json(text: str) -> Hardware:
@@ -121,15 +127,21 @@ def from_json(text: str) -> Hardware:
             key: Operators(**{name: _curve(points) for name, points in curves.items()})
             for key, curves in data.pop("operators").items()
         }
-        reduce = _curve(data.pop("all_reduce", {"points": [[1.0, 0.0]]}))
+        reduce = _curve(data.pop("all_reduce"))
         return Hardware(operators=operators, all_reduce=reduce, **data)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(f"not a hardware profile: {error}", hint="dql calibrate writes it anew") from error
 
 
-def _curve(data: Mapping[str, object] | list[list[float]]) -> Curve:
-    points = data["points"] if isinstance(data, Mapping) else data
-    if not isinstance(points, list) or not points:
+def _indented(value: object, depth: int = 1) -> str:
+    if not isinstance(value, Mapping) or not value:
+        return json.dumps(value)
+    lines = [f"{' ' * depth}{json.dumps(key)}: {_indented(item, depth + 1)}" for key, item in value.items()]
+    return "{\n" + ",\n".join(lines) + "\n" + " " * (depth - 1) + "}"
+
+
+def _curve(points: list[list[float]]) -> Curve:
+    if not points:
         raise ValueError("a curve has no points")
     return Curve(tuple((float(size), float(value)) for size, value in points))
 

@@ -6,32 +6,33 @@ from dataclasses import replace
 from dql.errors import PlanError
 from dql.planner.contract import BOUND_KINDS, Bound, Contract
 from dql.planner.hardware import hardware_named, shipped
-from dql.planner.search import Choice, Option, search
-from dql.planner.units import bytes_text, rate_text, seconds_text, usd_text
+from dql.planner.search import MACHINE_MEMORY, Choice, Option, search
+from dql.planner.units import bytes_text, interval_text, rate_text, usd_text
 
 _FEWEST = (64, 32, 16, 8, 4, 2, 1)
 _ROUND = 1.05  # a relaxed bound leaves so much room
-_BY_PRICE = ("rtx4090", "l40s", "a100-80", "h100", "h200")
+_COUNTS = (1, 8)  # devices of a machine that are tried
+_SHRINK = ("latency", "deadline", "throughput", "cost", "memory")  # bounds that shorter answers help to keep
 
 
 def infeasible(choice: Choice) -> PlanError:
     """The error for a choice whose best plan misses its contract."""
     bounds = _missed(choice)
-    named = " and ".join(str(b) for b in bounds) or "the machine's memory"
+    named = " and ".join(str(b) for b in bounds) or MACHINE_MEMORY
     models = ", ".join(dict.fromkeys(call.model for call in choice.calls))
     reached = ", ".join(_reached(choice.best, bound) for bound in bounds) or _held(choice)
     lines = [
         f"no plan meets {named} on {choice.hardware} with {models}",
-        f"  nearest: {placement_text(choice.best)} → {reached}",
+        f"  nearest: {placement_text(choice)} → {reached}",
     ]
     if ways := list(_ways(choice, bounds)):
         lines.append(f"  meet it with: {' · '.join(ways)}")
     return PlanError("\n".join(lines), hint="or take the nearest plan: WITH best_effort = true")
 
 
-def placement_text(option: Option) -> str:
-    """A placement in words: 'fp32, batch 128, 1,024 tokens a step'."""
-    place = option.placement
+def placement_text(choice: Choice) -> str:
+    """The placement in words: 'fp32, batch 128, 1,024 tokens a step'."""
+    place = choice.best.placement
     shards = [
         f"{name} {count}"
         for name, count in (
@@ -41,7 +42,8 @@ def placement_text(option: Option) -> str:
         )
         if count > 1
     ]
-    return ", ".join([place.weights, *shards, f"batch {place.max_rows}", f"{place.step_tokens:,} tokens a step"])
+    batch = [f"batch {place.max_rows}"] if choice.decodes else []
+    return ", ".join([place.weights, *shards, *batch, f"{place.step_tokens:,} tokens a step"])
 
 
 def _missed(choice: Choice) -> list[Bound]:
@@ -61,9 +63,9 @@ def _reached(option: Option, bound: Bound) -> str:
         case "latency" | "ttft" | "tpot":
             worst = cost.of(bound)
             middle = worst / (1 + cost.slack)
-            return f"{bound.name} {bound.qualifier or 'p95'} {seconds_text(middle)} ± {seconds_text(worst - middle)}"
+            return f"{bound.name} {bound.qualifier or 'p95'} {interval_text(middle, worst - middle)}"
         case "deadline":
-            return f"{seconds_text(cost.seconds)} ± {seconds_text(cost.give)}"
+            return interval_text(cost.seconds, cost.give)
         case "throughput":
             rate = cost.rows_per_second if bound.unit.lower() == "rows/s" else cost.tokens_per_second
             return f"{rate_text(rate)} {bound.unit}"
@@ -78,8 +80,10 @@ def _ways(choice: Choice, bounds: list[Bound]) -> Iterator[str]:
     """Contracts near to the asked one that can be met."""
     if bounds:
         yield ", ".join(_relaxed(choice.best, bound) for bound in bounds)
-    if (fewer := _fewer_tokens(choice)) is not None:
-        yield f"max_tokens = {fewer}"
+    if (fewer := _fewer_tokens(choice, bounds)) is not None:
+        yield fewer
+    if MACHINE_MEMORY in choice.best.misses and not choice.contract.bound("quality"):
+        yield "quality >= 0.95, which lets lower precisions be tried · a pinned quantization"
     if (device := _device(choice)) is not None:
         yield f"a device: EXPLAIN (ON '{device}') …"
 
@@ -105,22 +109,31 @@ def _two_digits(value: float, up: bool) -> float:
     return float(f"{digits:.2g}")
 
 
-def _fewer_tokens(choice: Choice) -> int | None:
-    """The largest `max_tokens` under the present one that makes the contract possible."""
+def _fewer_tokens(choice: Choice, bounds: list[Bound]) -> str | None:
+    """The largest `max_tokens` under the present one that makes the contract possible, or goes half the way to it."""
     longest = max((call.work.longest_output for call in choice.calls), default=0)
+    if not all(bound.name in _SHRINK for bound in bounds) or longest < 2:
+        return None
     for count in (n for n in _FEWEST if n < longest):
-        calls = [replace(call, work=call.work.with_max_tokens(count)) for call in choice.calls]
-        if search(calls, choice.hardware, choice.contract).best.feasible:
-            return count
+        if (shorter := _shorter(choice, count)).best.feasible:
+            return f"max_tokens = {count}"
+        if max(shorter.best.misses.values()) < max(choice.best.misses.values()) / 4:
+            return f"max_tokens = {count} and {', '.join(_relaxed(shorter.best, bound) for bound in _missed(shorter))}"
     return None
 
 
+def _shorter(choice: Choice, count: int) -> Choice:
+    calls = [replace(call, work=call.work.with_max_tokens(count)) for call in choice.calls]
+    return search(calls, choice.hardware, choice.contract, what_if=choice.hardware.kind != "cpu")
+
+
 def _device(choice: Choice) -> str | None:
-    """The first of the shipped devices, by price, that meets the contract."""
+    """The first of the shipped machines, by price, that meets the contract."""
     pinned = {name: value for name, value in choice.contract.pinned.items() if name not in ("quantization", "kv_cache")}
     contract = Contract(choice.contract.bounds, choice.contract.objective, pinned)
-    known = shipped()
-    for name in (n for n in _BY_PRICE if n in known and n != choice.hardware.name):
-        if search(choice.calls, hardware_named(name), contract, what_if=True).best.feasible:
-            return name
+    known = [hardware_named(f"{name}:{count}") for name in shipped() for count in _COUNTS]
+    known = [h for h in known if h.kind != "cpu" and h.price is not None and str(h) != str(choice.hardware)]
+    for hardware in sorted(known, key=lambda h: (h.price or 0.0) * h.devices):
+        if search(choice.calls, hardware, contract, what_if=True).best.feasible:
+            return str(hardware)
     return None

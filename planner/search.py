@@ -18,6 +18,7 @@ from dql.planner.simulate import simulate
 from dql.planner.step_model import StepModel
 
 SIMULATED = 32
+MACHINE_MEMORY = "the machine's memory"  # a bound that is always there
 _NEAR = 1.03  # plans within this of the best are equal for all one can tell
 _USUAL = {"cpu": (256, 1024), "cuda": (256, 8192)}  # rows and tokens of a step where nothing speaks for others
 _LOSSY = {"cpu": (), "cuda": ("fp8", "int8", "int4")}
@@ -56,6 +57,11 @@ class Choice:
     candidates: pl.DataFrame = field(compare=False)
 
     @property
+    def decodes(self) -> bool:
+        """Whether a call generates; otherwise the batch size means nothing."""
+        return any(call.work.decodes for call in self.calls)
+
+    @property
     def next_best(self) -> Option | None:
         """The best other plan that meets the contract and takes noticeably longer or shorter."""
         best = self.best
@@ -86,7 +92,7 @@ def search(
         raise ConfigError("a bound on cost needs a price", hint="set DQL_PRICE_PER_HOUR to this machine's USD per hour")
     space = space_of(hardware, contract, what_if=what_if)
     if calls and not any(call.work.decodes for call in calls):
-        space = replace(space, max_rows=space.max_rows[-1:])  # rows that only score do not wait for each other
+        space = replace(space, max_rows=space.max_rows[:1])  # rows that only score never wait for each other
     priced = price(frame(space), calls, hardware)
     allowed = pl.col("weights").is_in(list(_allowed(hardware, contract, agreement or {})))
     limit = min(hardware.memory, bound.value if (bound := contract.bound("memory")) else hardware.memory)
@@ -194,9 +200,7 @@ def _excess(priced: pl.DataFrame, contract: Contract, calls: Sequence[PricedCall
 
 def _shortlist(marked: pl.DataFrame, contract: Contract) -> pl.DataFrame:
     """The plans to simulate: those that fit, are allowed and come nearest to the bounds, best objective first."""
-    devices = pl.col("tensor_parallel") * pl.col("pipeline_parallel") * pl.col("data_parallel")
-    spent = pl.col("seconds") * devices
-    key = {"latency": pl.col("latency"), "throughput": pl.col("seconds")}.get(contract.objective[1], spent)
+    key = pl.col("latency") if contract.objective[1] == "latency" else pl.col("seconds")
     usable = marked.filter("allowed")
     fitting = usable.filter("fits")
     if fitting.is_empty():
@@ -222,7 +226,7 @@ def _simulated(
             simulate(StepModel(hardware, c.shape, placement), c.work),
             c.work,
             hardware,
-            placement.devices,
+            _rented(hardware, contract),
             float(np.max(part.total)),
             c.factor,
         )
@@ -233,8 +237,14 @@ def _simulated(
     quality = 1.0 if exact else agreement.get(placement.weights, 0.0)
     misses = {str(b): x for b in contract.bounds if (x := whole.excess(b, quality)) > 1}
     if whole.memory > hardware.memory:
-        misses["the machine's memory"] = whole.memory / hardware.memory
+        misses[MACHINE_MEMORY] = whole.memory / hardware.memory
     return Option(replace(placement, kv_slots=_slots(placement, parts, contract)), costs, whole, quality, misses)
+
+
+def _rented(hardware: Hardware, contract: Contract) -> int:
+    """Devices that are paid for: all of the machine's, or as many as are pinned."""
+    pinned = contract.setting("devices")
+    return pinned if isinstance(pinned, int) else hardware.devices
 
 
 def _slots(placement: Placement, parts: Sequence[tuple[PricedCall, Memory]], contract: Contract) -> int | None:
@@ -261,11 +271,9 @@ def _objective(option: Option, contract: Contract) -> float:
     match contract.objective[1]:
         case "latency":
             return option.cost.latency[2]
-        case "throughput":
-            return option.cost.seconds
         case "quality":
             return -option.quality
-    return option.cost.seconds * option.placement.devices
+    return option.cost.seconds  # the whole machine is paid for, however many of its devices work
 
 
 def _usual_near(options: Sequence[Option], contract: Contract, kind: str) -> Option:

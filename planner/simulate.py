@@ -1,7 +1,7 @@
 """Plays the engine's scheduler for a placement, step by step, and prices every step: seconds and latency percentiles.
 
 Rows are drawn from the workload's lengths. A schedule depends on lengths alone, so it is played first, in integers, and
-priced in one go. Of many rows the first few batches are played; the steady part of them stands for the rest.
+priced in one go. Of many rows a few batches are played, once and half as many; the difference stands for the rest.
 """
 
 import heapq
@@ -48,16 +48,28 @@ def simulate(model: StepModel, work: Workload) -> Played:
     if rows == 0:
         return Played(0.0, (0.0,) * 4, (0.0,) * 4, (0.0,) * 4)
     played = min(rows, WINDOW_ROWS, _rows_to_play(model, work))
-    schedule = _Player(model, work, played).play()
-    seconds = _price(model, work, schedule)
-    ends = np.cumsum(seconds * np.array([step[_COUNT] for step in schedule.steps]))
+    schedule, ends = _played(model, work, played)
     begins = np.concatenate(([0.0], ends[:-1]))
     admitted, first, last = (np.array(x) for x in (schedule.admitted, schedule.first, schedule.last))
     latency = ends[last] - begins[admitted]
     ttft = ends[first] - begins[admitted]
     drawn = np.maximum(schedule_lengths(work, played) - 1, 1)
     tpot = (latency - ttft) / drawn if work.decodes else np.zeros(played)
-    return Played(_whole(rows, played, ends, last), *(_percentiles(x) for x in (latency, ttft, tpot)))
+    seconds = float(ends[-1])
+    if rows > played:
+        half = played // 2
+        per_row = max(seconds - float(_played(model, work, half)[1][-1]), 0.0) / (played - half)
+        runs = -(-rows // WINDOW_ROWS)  # each begins and ends with a batch that is not full
+        seconds = max(0.0, seconds - played * per_row) * runs + rows * per_row
+    return Played(seconds, *(_percentiles(x) for x in (latency, ttft, tpot)))
+
+
+def _played(model: StepModel, work: Workload, rows: int) -> tuple[_Schedule, Floats]:
+    """The schedule of so many rows, and the seconds at which each of its stretches ends."""
+    schedule = _Player(model, work, rows).play()
+    counts = np.array([step[_COUNT] for step in schedule.steps])
+    ends: Floats = np.cumsum(_price(model, work, schedule) * counts)
+    return schedule, ends
 
 
 def schedule_lengths(work: Workload, rows: int) -> Floats:
@@ -74,19 +86,6 @@ def _rows_to_play(model: StepModel, work: Workload) -> int:
     return min(max(wanted, _MIN_ROWS), _MAX_ROWS)
 
 
-def _whole(rows: int, played: int, ends: Floats, last: Floats) -> float:
-    """Seconds of all rows: the played ones, and the others at the rate of the played run's middle."""
-    total = float(ends[-1])
-    if rows <= played:
-        return total
-    done = np.sort(ends[last.astype(np.int64)])
-    early, late = played // 4, played - 1 - played // 4
-    span = float(done[late] - done[early])
-    per_row = span / (late - early) if span > 0 else total / played
-    runs = -(-rows // WINDOW_ROWS)  # each begins and ends with a batch that is not full
-    return max(0.0, total - played * per_row) * runs + rows * per_row
-
-
 def _percentiles(values: Floats) -> tuple[float, ...]:
     return tuple(float(x) for x in np.percentile(values, [float(p[1:]) for p in PERCENTILES]))
 
@@ -101,7 +100,7 @@ class _Player:
     def __init__(self, model: StepModel, work: Workload, rows: int) -> None:
         self._work = work
         self._budget = model.placement.step_tokens
-        self._lanes = model.placement.max_rows
+        self._lanes = min(model.placement.max_rows, self._budget)
         self._prompts = np.maximum(np.round(draws(work.own, rows) * work.fresh), 1).astype(int).tolist()
         self._contexts = np.round(draws(work.own, rows)).astype(int).tolist()
         self._lengths = schedule_lengths(work, rows).astype(int).tolist()

@@ -59,10 +59,8 @@ class StepModel:
     def _layers(self, steps: Steps, parts: Floats) -> Floats:
         shape, shards = self.shape, self.placement.tensor_parallel
         tokens = steps.tokens / parts
-        whole = shape.num_layers - _tail_share(shape) * (1 - np.minimum(steps.outputs / np.maximum(steps.tokens, 1), 1))
-        per_layer = shape.matmul_parameters / shape.num_layers / shards
-        linear = self._product(per_layer, tokens) / self._operators.linear(tokens)
-        seconds: Floats = whole * linear * np.where(steps.tokens > 0, 1.0, 0.0)
+        tail = _tail_share(shape)  # of the last layer, which runs for outputs alone
+        seconds = (shape.num_layers - tail) * self._layer(tokens) + tail * self._layer(steps.outputs / parts)
         seconds = seconds + shape.num_layers * (self._attention(steps) / parts / shards)
         if self.hardware.kind != "cpu":  # measured layers of a CPU have these passes in them
             size = tokens * shape.hidden_size * self._activation_bytes
@@ -72,15 +70,20 @@ class StepModel:
             seconds = seconds + 2 * shape.num_layers * self.hardware.all_reduce(size)
         return seconds
 
+    def _layer(self, tokens: Floats) -> Floats:
+        """Seconds of a layer's matrices over so many tokens."""
+        parameters = self.shape.matmul_parameters / self.shape.num_layers / self.placement.tensor_parallel
+        found: Floats = np.where(tokens > 0, self._product(parameters, tokens) / self._operators.linear(tokens), 0.0)
+        return found
+
     def _attention(self, steps: Steps) -> Floats:
         """Seconds of one layer."""
         operators, pair = self._operators, 4.0 * self.shape.query_size
         key_bytes = 2 * self.shape.kv_size * BYTES_PER_VALUE[self.placement.kv_cache]
-        own = steps.own_pairs * pair / self._peak / operators.own_attention(steps.run)
-        shared = steps.shared_pairs * pair / self._peak / operators.shared_attention(steps.tokens)
-        light = np.maximum(
-            steps.decode_keys * key_bytes / self.hardware.bandwidth, steps.decode_keys * pair / self._peak
-        )
+        peak = self.hardware.peak["fp32" if self.hardware.kind == "cpu" else "bf16"]  # whatever the weights are in
+        own = steps.own_pairs * pair / peak / operators.own_attention(steps.run)
+        shared = steps.shared_pairs * pair / peak / operators.shared_attention(steps.tokens)
+        light = np.maximum(steps.decode_keys * key_bytes / self.hardware.bandwidth, steps.decode_keys * pair / peak)
         found: Floats = own + shared + light / operators.decode_attention(steps.decode_keys)
         return found
 
@@ -116,6 +119,6 @@ class StepModel:
 
 
 def _tail_share(shape: ModelShape) -> float:
-    """The share of the last layer that runs for outputs alone: all but queries, keys and values."""
+    """The share of a layer that comes after its queries, keys and values."""
     first = shape.hidden_size * (shape.query_size + 2 * shape.kv_size)
     return 1 - first / (shape.matmul_parameters / shape.num_layers)

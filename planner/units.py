@@ -10,6 +10,13 @@ def seconds_text(value: float) -> str:
     return f"{_short(value / 60)} min" if value < 36_000 else f"{_short(value / 3600)} h"
 
 
+def interval_text(value: float, give: float) -> str:
+    """Seconds with a half-width in the same unit: '1.6 s ± 0.1', '26 min ± 8'."""
+    text = seconds_text(value)
+    unit = text.rpartition(" ")[2]
+    return f"{text} ± {_short(give / {'ms': 1e-3, 's': 1.0, 'min': 60.0, 'h': 3600.0}[unit])}"
+
+
 def bytes_text(value: float) -> str:
     """'820 MiB', '1.1 GiB'."""
     return f"{_short(value / 2**20)} MiB" if value < 0.95 * 2**30 else f"{_short(value / 2**30)} GiB"
