@@ -17,7 +17,7 @@ from dql.models.shape import ModelShape
 
 def row_flops(engine: Engine, prompts: Sequence[Tokens], task: Task) -> float:
     """Floating-point operations per row: shared tokens once, of the last layer and the LM head only what is asked."""
-    shape = engine.decoder.shape
+    shape = engine.model.shape
     tree = build_tree(prompts)
     computed, pairs, outputs, heads = 0.0, 0.0, 0.0, 0.0
     for node in tree.nodes:

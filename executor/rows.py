@@ -67,6 +67,7 @@ class Row:
         logprobs: NDArray[np.float32] = _NO_SCORES,
         finish: str = "stop",
         seconds: float = 0.0,
+        vector: NDArray[np.float32] | None = None,
         failure: Failure | None = None,
     ) -> list[Answer]:
         """One answer for each request of the row; of equal requests only the first had its prompt computed."""
@@ -76,6 +77,7 @@ class Row:
                 id=request_id,
                 tokens=tokens,
                 logprobs=logprobs,
+                vector=vector,
                 finish=finish,
                 prompt_tokens=length,
                 cached_tokens=length - (self.computed if index == 0 else 0),
@@ -134,16 +136,18 @@ def _asks_anything(task: Task) -> bool:
     return task.max_tokens > 0 if isinstance(task, Generate) else not isinstance(task, Score) or bool(task.labels)
 
 
-def refusal(tokens: Tokens, task: Task, context: int, vocab_size: int) -> Failure | None:
+def refusal(tokens: Tokens, task: Task, context: int, vocab_size: int, *, encoder: bool = False) -> Failure | None:
     """Why a request cannot run whatever the batch, or None."""
-    if isinstance(task, Embed):
-        return Failure("engine", "this model generates text and has no embeddings")
+    if isinstance(task, Embed) != encoder:
+        does = "embeds text and neither generates nor scores" if encoder else "generates text and has no embeddings"
+        return Failure("engine", f"this model {does}")
     labels = task.labels if isinstance(task, Score) else ()
     if len(tokens) == 0 or any(len(label) == 0 for label in labels):
         return Failure("engine", "a prompt or a label has no tokens")
     new = task.max_tokens if isinstance(task, Generate) else max((len(label) for label in labels), default=1) - 1
     if len(tokens) + new > context:
-        return Failure("too_long", f"{len(tokens)} prompt tokens and {new} more exceed the context of {context} tokens")
+        more = "" if encoder else f" and {new} more"
+        return Failure("too_long", f"{len(tokens)} prompt tokens{more} exceed the context of {context} tokens")
     lowest, highest = int(tokens.min()), int(tokens.max())
     for label in labels:
         lowest, highest = min(lowest, *label), max(highest, *label)

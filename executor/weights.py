@@ -81,7 +81,7 @@ class SafetensorsSource:
 
 
 class Weights:
-    """The tensors of a decoder of one shape by role ('q', 'mlp_norm', …), checked against that shape."""
+    """The tensors of a model of one shape by role ('q', 'mlp_norm', …), checked against that shape."""
 
     def __init__(self, source: Source, shape: ModelShape, table: names.NameTable) -> None:
         self._source = source
@@ -116,12 +116,16 @@ class Weights:
 
 
 def open_weights(model: Model) -> Weights:
-    """The weights of a model whose headers have been checked. Raises ConfigError where they are no decoder's."""
+    """The weights of a model whose headers have been checked. Raises ConfigError where they are another kind's."""
     if model.gguf is not None:
-        return Weights(GgufSource(model.gguf), model.shape, names.GGUF)
+        return Weights(GgufSource(model.gguf), model.shape, names.GGUF if model.shape.causal else names.GGUF_BERT)
     source = SafetensorsSource(model.files)
-    prefix = _hf_prefix(source.names(), model.path)
-    return Weights(source, model.shape, names.hf_names(prefix, model.shape.sandwich_norms))
+    suffix = names.hf_embedding(model.shape)
+    found = sorted(name for name in source.names() if name.endswith(suffix))
+    if not found:
+        kind = "decoder" if model.shape.causal else "encoder"
+        raise ConfigError(f"{model.path}: no tensor is named …{suffix}, so this is not a {kind}'s checkpoint")
+    return Weights(source, model.shape, names.hf_names(model.shape, found[0].removesuffix(suffix)))
 
 
 def split_halves(tensor: torch.Tensor, head_dim: int, rotary_dim: int) -> torch.Tensor:
@@ -134,14 +138,6 @@ def split_halves(tensor: torch.Tensor, head_dim: int, rotary_dim: int) -> torch.
     order[:rotary_dim] = torch.arange(rotary_dim).view(-1, 2).t().reshape(-1)
     heads = tensor.view(-1, head_dim, *tensor.shape[1:])
     return heads[:, order].reshape(tensor.shape)
-
-
-def _hf_prefix(tensor_names: frozenset[str], path: Path) -> str:
-    suffix = names.HF_EMBEDDING
-    found = sorted(name for name in tensor_names if name.endswith(suffix))
-    if not found:
-        raise ConfigError(f"{path}: no tensor is named …{suffix}, so this is not a decoder's checkpoint")
-    return found[0].removesuffix(suffix)
 
 
 def _tensor_names(path: Path) -> frozenset[str]:

@@ -9,10 +9,10 @@ from typing import Literal
 import torch
 from torch.nn import functional
 
-Activation = Literal["none", "silu", "gelu_tanh"]
+Activation = Literal["none", "silu", "gelu_tanh", "gelu"]
 
 _ROWS = 256  # the packed layout is chosen for about so many rows; it serves all others
-_TAILS = {"none": ("none", ""), "silu": ("swish", ""), "gelu_tanh": ("gelu", "tanh")}
+_TAILS = {"none": ("none", ""), "silu": ("swish", ""), "gelu_tanh": ("gelu", "tanh"), "gelu": ("gelu", "none")}
 
 
 class Linear:
@@ -35,7 +35,9 @@ class Linear:
         y = functional.linear(x, self.weight, self.bias)
         if activation == "silu":
             return functional.silu(y, inplace=True)
-        return functional.gelu(y, approximate="tanh") if activation == "gelu_tanh" else y
+        if activation == "none":
+            return y
+        return functional.gelu(y, approximate="tanh" if activation == "gelu_tanh" else "none")
 
     def plus(self, x: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
         """residual + x · weightᵀ + bias, [rows, outputs]."""
@@ -60,7 +62,7 @@ def packing_works() -> bool:
     plain = Linear(weight)
     try:
         packed = Linear(weight, packed=True)
-        activations: tuple[Activation, ...] = ("none", "silu", "gelu_tanh")
+        activations: tuple[Activation, ...] = ("none", "silu", "gelu_tanh", "gelu")
         pairs = [(packed(x, name), plain(x, name)) for name in activations]
         pairs += [(packed.plus(x, other), plain.plus(x, other)), (packed.times(x, other), plain.times(x, other))]
     except (RuntimeError, NotImplementedError):  # the operator exists and this processor cannot run it

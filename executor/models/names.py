@@ -1,4 +1,4 @@
-"""What each checkpoint format calls the tensors of a decoder; the role names on the left are dql's own."""
+"""What each checkpoint format calls a model's tensors; the role names on the left are dql's own."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -83,14 +83,63 @@ _HF_SANDWICH: Mapping[str, str] = {
 }
 
 
-HF_EMBEDDING = _HF_MODEL["embedding"]
+_GGUF_BERT_MODEL: Mapping[str, str] = {
+    "embedding": "token_embd.weight",
+    "positions": "position_embd.weight",
+    "token_types": "token_types.weight",
+    "embedding_norm": "token_embd_norm.weight",
+    "embedding_norm_bias": "token_embd_norm.bias",
+}
+_GGUF_BERT_LAYER: Mapping[str, str] = {
+    **{role: name for role, name in _GGUF_LAYER.items() if not role.endswith("norm")},
+    "attention_out_norm": "attn_output_norm.weight",
+    "attention_out_norm_bias": "attn_output_norm.bias",
+    "mlp_out_norm": "layer_output_norm.weight",
+    "mlp_out_norm_bias": "layer_output_norm.bias",
+}
+_HF_BERT_MODEL: Mapping[str, str] = {
+    "embedding": "embeddings.word_embeddings.weight",
+    "positions": "embeddings.position_embeddings.weight",
+    "token_types": "embeddings.token_type_embeddings.weight",
+    "embedding_norm": "embeddings.LayerNorm.weight",
+    "embedding_norm_bias": "embeddings.LayerNorm.bias",
+}
+_HF_BERT_LAYER: Mapping[str, str] = {
+    "q": "attention.self.query.weight",
+    "k": "attention.self.key.weight",
+    "v": "attention.self.value.weight",
+    "o": "attention.output.dense.weight",
+    "q_bias": "attention.self.query.bias",
+    "k_bias": "attention.self.key.bias",
+    "v_bias": "attention.self.value.bias",
+    "o_bias": "attention.output.dense.bias",
+    "attention_out_norm": "attention.output.LayerNorm.weight",
+    "attention_out_norm_bias": "attention.output.LayerNorm.bias",
+    "up": "intermediate.dense.weight",
+    "up_bias": "intermediate.dense.bias",
+    "down": "output.dense.weight",
+    "down_bias": "output.dense.bias",
+    "mlp_out_norm": "output.LayerNorm.weight",
+    "mlp_out_norm_bias": "output.LayerNorm.bias",
+}
+
+
 GGUF = NameTable(_GGUF_MODEL, _GGUF_LAYER, "blk.{}.")
+GGUF_BERT = NameTable(_GGUF_BERT_MODEL, _GGUF_BERT_LAYER, "blk.{}.")
 
 
-def hf_names(prefix: str, sandwich_norms: bool) -> NameTable:
-    """Names under `prefix` ('model.', 'language_model.model.', …); the head stands outside it."""
+def hf_embedding(shape: ModelShape) -> str:
+    """How the name of the token embedding ends; what stands before it is the prefix of all names."""
+    return (_HF_MODEL if shape.causal else _HF_BERT_MODEL)["embedding"]
+
+
+def hf_names(shape: ModelShape, prefix: str) -> NameTable:
+    """Names under `prefix` ('model.', 'language_model.model.', 'bert.', …); a decoder's head stands outside it."""
+    if not shape.causal:
+        model = {role: prefix + name for role, name in _HF_BERT_MODEL.items()}
+        return NameTable(model, _HF_BERT_LAYER, prefix + "encoder.layer.{}.")
     model = {role: name if role == "head" else prefix + name for role, name in _HF_MODEL.items()}
-    layer = {**_HF_LAYER, **_HF_SANDWICH} if sandwich_norms else _HF_LAYER
+    layer = {**_HF_LAYER, **_HF_SANDWICH} if shape.sandwich_norms else _HF_LAYER
     return NameTable(model, layer, prefix + "layers.{}.")
 
 
@@ -113,5 +162,7 @@ def role_shapes(shape: ModelShape) -> dict[str, tuple[int, ...]]:
         "k_norm": heads,
     }
     shapes |= {f"{role}_bias": shapes[role][:1] for role in ("q", "k", "v", "o", "gate", "up", "down")}
-    shapes |= dict.fromkeys(("attention_norm", "attention_out_norm", "mlp_norm", "mlp_out_norm"), (hidden,))
+    norms = ("attention_norm", "attention_out_norm", "mlp_norm", "mlp_out_norm", "embedding_norm")
+    shapes |= dict.fromkeys(norms, (hidden,)) | {f"{norm}_bias": (hidden,) for norm in norms}
+    shapes |= {"positions": (shape.context_length, hidden), "token_types": (2, hidden)}
     return shapes

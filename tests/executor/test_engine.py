@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from dql.errors import ConfigError, OutOfMemoryError
 from dql.executor.engine import Engine
+from dql.executor.models.decoder import Decoder
 from dql.executor.options import EngineOptions
 from dql.executor.requests import Answer, Embed, Generate, Request, Sampling, Score, Task, Tokens
 from dql.models import Model, open_model
@@ -250,7 +251,8 @@ def test_a_failed_allocation_halves_the_step_and_loses_nothing(
     requests.append(Request(8, prompt(8, 20, shared=40), Generate(4)))
     expected = answers(engine, requests)
     small = load(model, step_tokens=256)
-    forward = small.decoder.forward
+    assert isinstance(small.model, Decoder)
+    forward = small.model.forward
     sizes: list[int] = []
 
     def scarce(tokens, caches, attention):  # type: ignore[no-untyped-def]
@@ -259,7 +261,7 @@ def test_a_failed_allocation_halves_the_step_and_loses_nothing(
             raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory")
         return forward(tokens, caches, attention)
 
-    monkeypatch.setattr(small.decoder, "forward", scarce)
+    monkeypatch.setattr(small.model, "forward", scarce)
     found = answers(small, requests)
     for id, answer in found.items():
         assert_same(answer, expected[id])
@@ -269,14 +271,15 @@ def test_a_failed_allocation_halves_the_step_and_loses_nothing(
 
 def test_a_row_for_which_there_is_never_memory_fails_alone(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = load(model)
-    forward = engine.decoder.forward
+    assert isinstance(engine.model, Decoder)
+    forward = engine.model.forward
 
     def scarce(tokens, caches, attention):  # type: ignore[no-untyped-def]
         if (tokens.ids == 249).any():
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
         return forward(tokens, caches, attention)
 
-    monkeypatch.setattr(engine.decoder, "forward", scarce)
+    monkeypatch.setattr(engine.model, "forward", scarce)
     requests = [Request(i, np.array([5, i, 7], np.int32), Generate(3, frozenset({249}))) for i in range(246, 252)]
     failed = {id for id, answer in answers(engine, requests).items() if answer.failure is not None}
     assert failed == {249}

@@ -1,0 +1,122 @@
+"""One run of a decoder over a stream of requests: pull a window, plan a step, run it, hand out what finished."""
+
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from dql.executor.block_pool import BlockPool
+from dql.executor.models.decoder import Decoder
+from dql.executor.options import Counters, EngineOptions
+from dql.executor.requests import Answer, Failure, Request
+from dql.executor.rows import Row, plan_window
+from dql.executor.runner import Decode, Runner, StepCancelled
+from dql.executor.scheduler import Scheduler
+from dql.executor.windows import out_of_memory, pull
+
+_RUN_SHARE = 0.75  # of the free slots that one run may take, so that a run nested in its input finds some as well
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What the runs of an engine share. `lock` is held for a step, so that runs of several threads take turns."""
+
+    decoder: Decoder
+    pool: BlockPool
+    counters: Counters
+    lock: threading.Lock
+    decode: Decode | None
+
+
+class DecoderRun:
+    """One call of Engine.run for a model that generates and scores."""
+
+    def __init__(
+        self,
+        requests: Iterator[Request],
+        loaded: Loaded,
+        options: EngineOptions,
+        kv_slots: int | None,
+    ) -> None:
+        """`options`: those of this run; kv_slots: most slots of the pool that it may take."""
+        self.cancelled = threading.Event()
+        self._requests = requests
+        self._loaded = loaded
+        self._options = options
+        self._exhausted = False
+        shape, pool = loaded.decoder.shape, loaded.pool
+        quota = min(int(pool.available * _RUN_SHARE), kv_slots or pool.available)
+        self._scheduler = Scheduler(
+            shape, pool, step_tokens=options.step_tokens, max_rows=options.max_rows, quota=quota
+        )
+        self._runner = Runner(
+            loaded.decoder,
+            pool,
+            self._scheduler,
+            loaded.counters,
+            cancelled=self.cancelled.is_set,
+            decode=loaded.decode,
+        )
+
+    def answers(self) -> Iterator[Answer]:
+        """Every answer of the run."""
+        while not self.cancelled.is_set():
+            if not self._scheduler.waiting and not self._exhausted:
+                yield from self._pull()
+            elif self._scheduler.idle:
+                return
+            else:
+                yield from self._step()
+        with self._loaded.lock:
+            rows = self._scheduler.give_up()
+        yield from self._failed(rows, Failure("cancelled", "the query was cancelled", retryable=True))
+
+    def close(self) -> None:
+        """Free everything that is still held."""
+        with self._loaded.lock:
+            self._scheduler.give_up()
+
+    def _pull(self) -> Sequence[Answer]:
+        loaded, shape = self._loaded, self._loaded.decoder.shape
+        requests, self._exhausted = pull(self._requests, self._options)
+        with loaded.lock:
+            context = self._options.context_of(shape)
+            window = plan_window(requests, loaded.pool.residents, context, shape.vocab_size)
+            self._scheduler.add(window)
+        loaded.counters.duplicates += sum(len(row.ids) - 1 for row in window.rows)
+        loaded.counters.count(window.settled)
+        return window.settled
+
+    def _step(self) -> Sequence[Answer]:
+        scheduler = self._scheduler
+        with self._loaded.lock, torch.inference_mode():
+            plan = scheduler.plan()
+            if plan is None and scheduler.make_room():
+                return []
+            if plan is None:
+                return self._refuse_first("it needs more KV cache than there is")
+            try:
+                answers = self._runner.run(plan)
+            except StepCancelled:
+                return []
+            except RuntimeError as error:
+                if not out_of_memory(error):
+                    raise
+                if scheduler.step_tokens > 1:
+                    scheduler.step_tokens //= 2
+                    return []
+                return self._refuse_first(str(error).splitlines()[0])
+        self._loaded.counters.count(answers)
+        return answers
+
+    def _refuse_first(self, reason: str) -> Sequence[Answer]:
+        """Give up on the one row that cannot run even alone, and go on with the others at full steps."""
+        self._scheduler.step_tokens = self._options.step_tokens
+        row = self._scheduler.drop_first()
+        return self._failed([row], Failure("oom", f"out of memory: {reason}", retryable=True))
+
+    def _failed(self, rows: Sequence[Row], failure: Failure) -> Sequence[Answer]:
+        answers = [answer for row in rows for answer in row.answers(failure=failure)]
+        self._loaded.counters.count(answers)
+        return answers
