@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import torch
 
 
-def _installed(name: str) -> Any:
+def _installed_triton() -> Any:
     try:
-        return importlib.import_module(name)
+        return importlib.import_module("triton")
     except ModuleNotFoundError as error:
         if error.name != "triton":
             raise
         return None
 
 
-triton = _installed("triton")
-tl = _installed("triton.language")
+triton = _installed_triton()
+tl: Any = None if triton is None else importlib.import_module("triton.language")
 
 if TYPE_CHECKING or triton is None:
     Pointer: TypeAlias = Any
