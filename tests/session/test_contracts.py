@@ -1,0 +1,182 @@
+"""Contracts end to end, on the tiny model with a fake engine: what is refused, what is chosen, what is said of it."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from dql.config import Config
+from dql.errors import BindError, ConfigError, DqlError, PlanError, UnsupportedError
+from dql.history import CallRecord, History, RunRecord
+from dql.planner.hardware import cpu_versions
+from dql.session import Session
+from tests.fake_session import FakeSession
+from tests.planner.fake_models import small_cpu
+
+ROWS = 30
+GENERATE = "GENERATE 'Say {body}' AS said FROM t"
+
+
+@pytest.fixture
+def small(session: FakeSession) -> FakeSession:
+    """A session on a slow machine whose figures are known, so that nothing is measured; `t` has thirty rows."""
+    session.catalog.register("t", pa.table({"id": range(ROWS), "body": [f"text number {i % 20}" for i in range(ROWS)]}))
+    session.machine.path.parent.mkdir(parents=True)
+    slow = replace(small_cpu(), peak={"fp32": 2e6}, versions=cpu_versions(session.config.num_threads))
+    shape = session.registry.resolve(session.model).shape
+    key = f"fp32 {shape.hidden_size}x{shape.query_size}x{shape.kv_size}x{shape.intermediate_size}"
+    operators = {**slow.operators, key: slow.operators["fp32"]}
+    session.machine.path.write_text(replace(slow, operators=operators).to_json())
+    return session
+
+
+def plan(session: Session, text: str) -> str:
+    return "\n".join(str(line) for line in session.query(text).arrow().column(0).to_pylist())
+
+
+def test_explain_says_what_a_query_will_take(small: FakeSession) -> None:
+    text = plan(small, f"EXPLAIN {GENERATE} WITH max_tokens = 8")
+    assert "rows 30 → 20 distinct" in text
+    assert "predicted " in text and "rows/s · latency p95 " in text and "MiB" in text
+    assert "-- considered " in text and "next best: batch " in text
+    assert "-- hardware: cpu (2 cores) · fake" in text
+    assert small.asked == []
+
+
+@pytest.mark.parametrize(
+    ("bound", "how"),
+    [
+        ("latency < 1h", "met with batch"),
+        ("ttft p50 < 1h", "met with batch"),
+        ("deadline < 10h", "met"),
+        ("throughput > 0.001 rows/s", "met"),
+        ("memory < 1 GiB", "KV slots"),
+        ("quality >= 0.99", "only answer-preserving"),
+        ("budget < 500 tokens", "of the rows"),
+    ],
+)
+def test_explain_says_how_each_bound_is_met(small: FakeSession, bound: str, how: str) -> None:
+    text = plan(small, f"EXPLAIN {GENERATE} WITH {bound}")
+    line = next(line for line in text.splitlines() if line.startswith("-- bound "))
+    assert line.startswith(f"-- bound {bound.split(' p50')[0]}") and how in line
+
+
+@pytest.mark.parametrize("prefix", ["", "EXPLAIN ", "EXPLAIN ANALYZE "])
+@pytest.mark.parametrize("bound", ["latency < 1ms", "deadline < 1ms", "throughput > 1000000 rows/s", "memory < 1KB"])
+def test_what_no_plan_keeps_fails_before_any_call(small: FakeSession, prefix: str, bound: str) -> None:
+    with pytest.raises(PlanError) as caught:
+        small.query(f"{prefix}{GENERATE} WITH {bound}").arrow()
+    message = caught.value.message
+    assert message.startswith(f"no plan meets {bound.split()[0]}") and "nearest: fp32" in message
+    assert "meet it with: " in message
+    assert small.asked == []
+
+
+def test_best_effort_runs_the_nearest_plan_and_says_so(small: FakeSession) -> None:
+    contract = "WITH latency < 1ms, best_effort = true"
+    assert "not met" in plan(small, f"EXPLAIN {GENERATE} {contract}")
+    assert len(small.query(f"{GENERATE} {contract}")) == ROWS
+
+
+@pytest.mark.parametrize(
+    "setting",
+    ["quantization = 'int8'", "kv_cache = 'fp8'", "devices = 2", "tensor_parallel = 2", "pipeline_parallel = 4"],
+)
+def test_settings_that_no_engine_here_has_are_named(small: FakeSession, setting: str) -> None:
+    with pytest.raises(UnsupportedError, match=setting.split()[0]):
+        small.query(f"{GENERATE} WITH {setting}").arrow()
+    assert small.asked == []
+
+
+def test_a_cost_bound_needs_a_price(small: FakeSession) -> None:
+    with pytest.raises(ConfigError, match="needs a price"):
+        small.query(f"{GENERATE} WITH cost < 1 USD").arrow()
+
+
+def test_a_budget_stops_the_run_and_keeps_what_is_finished(tmp_path: Path, model_file: Path) -> None:
+    tables = {"t": pa.table({"body": [f"text number {i}" for i in range(ROWS)]})}
+    with Session(config=Config(home=tmp_path, model=str(model_file))) as session:
+        result = session.query(f"{GENERATE} WITH budget < 200 tokens, max_tokens = 4", tables=tables)
+        assert 0 < len(result) < ROWS and not result.interrupted
+        assert result.stats().tokens_prefilled + result.stats().tokens_decoded <= 200
+        line = plan(session, f"EXPLAIN ANALYZE {GENERATE} WITH budget < 200 tokens, max_tokens = 4")
+        assert "-- bound budget < 200 tokens" in line and ": kept" in line
+        none = session.query(f"{GENERATE} WITH budget < 5 tokens")
+        assert len(none) == 0 and none.columns == ["body", "said"]
+
+
+def test_analyze_runs_and_prints_measured_beside_predicted(small: FakeSession) -> None:
+    text = plan(small, f"EXPLAIN ANALYZE {GENERATE} WITH latency < 1h, deadline < 1h")
+    assert "measured  " in text and "rows 30 → 20 distinct" in text and "the run took" in text
+    assert text.count(": kept") == 2
+    assert len(small.asked) == 20
+
+
+def test_json_has_the_same_facts(small: FakeSession) -> None:
+    found = json.loads(plan(small, f"EXPLAIN (FORMAT json) {GENERATE} WITH latency < 1h, batch_size = 4"))
+    (call,) = found["calls"].values()
+    assert call["statistics"]["rows"] == ROWS and call["placement"]["max_rows"] == 4
+    assert found["pinned"] == {"batch_size": 4} and found["bounds"][0]["bound"] == "latency < 1h"
+    assert found["predicted"]["seconds"] > 0 and found["nodes"][0]["node"] == "GENERATE said"
+
+
+def test_candidates_are_a_table(small: FakeSession) -> None:
+    rows = small.query(f"EXPLAIN (CANDIDATES) {GENERATE} WITH latency < 1ms").arrow()
+    assert rows.num_rows > 10 and "nearest" in rows.column("verdict")[0].as_py()
+    assert {"seconds", "latency_p95", "memory_bytes", "usd", "quality"} <= set(rows.column_names)
+
+
+def test_other_hardware_is_planned_for(small: FakeSession) -> None:
+    text = plan(small, f"EXPLAIN (ON 'h100:8') {GENERATE}")
+    assert "bf16 weights" in text and "h100:8 · datasheet figures" in text and "USD" in text
+    with pytest.raises(ConfigError, match="no hardware profile"):
+        small.query(f"EXPLAIN (ON 'h9') {GENERATE}").arrow()
+    with pytest.raises(BindError, match="runs here"):
+        small.query(f"EXPLAIN ANALYZE (ON 'h100') {GENERATE}").arrow()
+
+
+@pytest.mark.parametrize(("name", "error"), [("html", UnsupportedError), ("yaml", BindError)])
+def test_formats_that_do_not_exist(small: FakeSession, name: str, error: type[DqlError]) -> None:
+    with pytest.raises(error, match=f"(?i){name}"):
+        small.query(f"EXPLAIN (FORMAT {name}) {GENERATE}").arrow()
+
+
+def test_what_cannot_be_counted_is_said(small: FakeSession) -> None:
+    query = "SELECT AI_GENERATE('Say {said}') AS again FROM (GENERATE 'Say {body}' AS said FROM t) WITH latency < 1h"
+    text = plan(small, f"EXPLAIN {query}")
+    assert "depend on the inference below" in text
+    small.query("CREATE SEQUENCE numbers")
+    counted = plan(small, "EXPLAIN SELECT AI_GENERATE('Say {n}') FROM (SELECT nextval('numbers') AS n)")
+    assert "changes state" in counted
+
+
+def test_runs_are_kept_and_teach_lengths(small: FakeSession) -> None:
+    before = plan(small, f"EXPLAIN {GENERATE}")
+    small.query(f"{GENERATE} WITH deadline < 1h").arrow()
+    (run,) = small.query("SHOW RUNS").arrow().to_pylist()
+    assert run["rows"] == ROWS and run["bounds"] == "deadline < 1h: kept" and run["predicted_seconds"] > 0
+    assert GENERATE in run["query"]
+    assert plan(small, f"EXPLAIN {GENERATE}") != before
+
+
+def test_hardware_lists_this_machine_first(small: FakeSession) -> None:
+    rows = small.query("SHOW HARDWARE").arrow().to_pylist()
+    assert rows[0]["here"] and rows[0]["source"] == "measured"
+    assert {"h100", "h200", "a100-80", "l40s", "rtx4090", "cpu-8"} <= {row["name"] for row in rows}
+
+
+def test_residuals_are_the_median_of_recent_calls(tmp_path: Path) -> None:
+    history = History(tmp_path / "deep" / "runs.db")
+    assert history.factor("m", "h", decodes=True) == 1.0 and history.outputs("t") is None and history.runs() == []
+    for seconds in (10.0, 30.0, 12.0, 0.1):
+        call = CallRecord("t", "m", "h", True, seconds / 1.5 if seconds != 30 else 1.0, seconds, 20, (1.0, seconds))
+        history.record(
+            RunRecord("q", "m", "h", "", 20, 0, 1.0, 0.1, seconds, [("latency < 1s", 1.0, 2.0, False)], [call])
+        )
+    assert history.factor("m", "h", decodes=True) == pytest.approx(1.5)
+    assert history.factor("m", "h", decodes=False) == history.factor("m", "other", decodes=True) == 1.0
+    assert history.outputs("t") == (1.0, 0.1)
+    assert [run.seconds for run in history.runs(2)] == [0.1, 12.0]
+    assert history.runs()[0].bounds == [("latency < 1s", 1.0, 2.0, False)]
