@@ -117,7 +117,7 @@ def remember(run: "Run", planned: Planned, found: Estimate, session: Surrounding
                 model=key,
                 hardware=hardware_key(hardware),
                 decodes=call.op == "generate",
-                modelled=_modelled(choice, call.out, measured[call.out]),
+                modelled=modelled(choice, call.out, measured[call.out]),
                 seconds=measured[call.out].seconds,
                 rows=measured[call.out].distinct,
                 outputs=measured[call.out].outputs if call.op == "generate" else (),
@@ -131,7 +131,7 @@ def remember(run: "Run", planned: Planned, found: Estimate, session: Surrounding
         _LOG.warning("the run is not in the history: %s", error)
 
 
-def _modelled(choice: Choice | None, out: str, measured: Measured) -> float | None:
+def modelled(choice: Choice | None, out: str, measured: Measured) -> float | None:
     """Seconds that the cost model gives for the rows and lengths that came: the rest is the model's own error."""
     call = next((c for c in choice.calls if c.out == out), None) if choice is not None else None
     if choice is None or call is None:
