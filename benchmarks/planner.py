@@ -25,6 +25,7 @@ from benchmarks.tables import GUIDELINES
 from dql.config import Config
 from dql.estimate import estimate
 from dql.explaining import modelled
+from dql.grammar.ast import QueryStatement
 from dql.grammar.parser import parse
 from dql.models.shape import ModelShape
 from dql.planner.candidates import PricedCall, Space, frame, price
@@ -104,7 +105,7 @@ class Line:
 
 def main() -> None:
     """Run and print a report in Markdown."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="smollm2")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--quick", action="store_true", help="the profile of first use instead of a full calibration")
@@ -140,6 +141,7 @@ def run_one(session: Session, workload: Workload, repeats: int) -> Line:
     for repeat in range(repeats + 1):
         session.catalog.register("t", texts(workload, seed=repeat))
         (statement,) = parse(query)
+        assert isinstance(statement, QueryStatement)
         call = Call(session, query, {}, None)
         planned = plan(statement.query, call)
         if repeat == 0:
