@@ -14,8 +14,10 @@ from dataclasses import dataclass
 
 _FENCE = re.compile(r"^```(\w+)\n(.*?)^```\n(?:\s*^```text\n(.*?)^```\n)?", re.MULTILINE | re.DOTALL)
 _RUN = frozenset({"sql", "python", "console"})
-# What differs from run to run: durations, rates and the sizes that a plan predicts from them.
-_VOLATILE = re.compile(r"\d[\d,.]*(?= ?(?:s|ms|min|h|%|rows/s|tokens/s|tok/s|GiB|MiB|plans|feasible)\b)")
+# What differs from run to run and machine to machine: durations and rates, what a plan predicts, how a file did.
+_MEASURED = re.compile(r"\d[\d,.]*(?= ?(?:s|ms|min|h|rows/s|tokens/s)\b)")
+_PREDICTED = re.compile(r"^.*\b(?:predicted|chunk|batch|-- considered|-- hardware)\b.*\n(?:--  .*\n)*", re.MULTILINE)
+_WRITTEN = re.compile(r"^┌[^┌└]*│ seconds │[^└]*└", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -46,8 +48,9 @@ def filled(page: str, printed: dict[tuple[int, int], str]) -> str:
 
 
 def settled(text: str) -> str:
-    """Text without what differs from run to run."""
-    return _VOLATILE.sub("#", text)
+    """Text without what differs from run to run and from machine to machine."""
+    text = _WRITTEN.sub(lambda box: re.sub(r" *\d+\.\d+", " #", box[0]), text)
+    return _MEASURED.sub("#", _PREDICTED.sub("#\n", text))
 
 
 def _commands(code: str, offset: int) -> Iterator[Block]:
