@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 from dql.config import Config
 from dql.models.fetch import PullProgress
@@ -80,7 +81,7 @@ def _shape_facts(model: Model) -> list[tuple[str, ...]]:
     shape = model.shape
     heads = f"{shape.num_heads} query, {shape.num_kv_heads} key-value, {shape.head_dim} wide"
     return [
-        ("path", str(model.path)),
+        ("path", _from_home(model.path)),
         ("format", f"{model.format}, {_size(model.weight_bytes)}"),
         ("sha256", model.digest),
         ("architecture", shape.architecture),
@@ -90,6 +91,10 @@ def _shape_facts(model: Model) -> list[tuple[str, ...]]:
         ("context", f"{shape.context_length:,} tokens"),
         ("can", "embed" if model.is_encoder else "continue text (base model)" if model.is_base else "chat, score"),
     ]
+
+
+def _from_home(path: Path) -> str:
+    return f"~/{path.relative_to(Path.home())}" if path.is_relative_to(Path.home()) else str(path)
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:

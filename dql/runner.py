@@ -4,6 +4,7 @@ The first Ctrl-C stops the query and keeps its finished rows; the second gives u
 """
 
 import queue
+import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from dql.session import Session
 
 
-_POLL = 0.1  # seconds; a signal that comes just before a wait begins does not end that wait
+_POLL = 0.05  # seconds between two looks at whether Ctrl-C was pressed
 
 
 class HardStop(KeyboardInterrupt):
@@ -64,9 +65,10 @@ def run_statements(
         while not isinstance(item := _take(results, session, on_interrupt), _End):
             yield item
             asked.release()
-    except GeneratorExit:  # the caller has seen enough; the worker waits in acquire
+    except BaseException:  # the caller has seen enough, or gave up: nothing more may run behind its back
         dropped.set()
         asked.release()
+        session.cancel()
         raise
     if item.error is not None:
         raise item.error
@@ -75,17 +77,38 @@ def run_statements(
 def _take(
     results: "queue.SimpleQueue[Result | _End]", session: "Session", on_interrupt: Callable[[], None]
 ) -> "Result | _End":
-    interrupts, told = 0, False
-    while True:
-        try:
-            if interrupts and not told:
+    told = False
+    with _CountedInterrupts() as interrupts:
+        while True:
+            if interrupts.count > 1:
+                raise HardStop
+            if interrupts.count and not told:
+                told = True
                 session.cancel()
                 on_interrupt()
-                told = True
-            return results.get(timeout=_POLL)
-        except queue.Empty:
-            continue
-        except KeyboardInterrupt:
-            interrupts += 1
-            if interrupts > 1:
-                raise HardStop from None
+            try:
+                return results.get(timeout=_POLL)
+            except queue.Empty:
+                continue
+
+
+class _CountedInterrupts:
+    """Counts Ctrl-C in place of raising KeyboardInterrupt, which could come between any two steps of the wait."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._raises = False
+
+    def __enter__(self) -> "_CountedInterrupts":
+        in_main = threading.current_thread() is threading.main_thread()
+        self._raises = in_main and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        if self._raises:  # a background job that ignores SIGINT goes on ignoring it
+            signal.signal(signal.SIGINT, self._add)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._raises:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def _add(self, *_: object) -> None:
+        self.count += 1

@@ -74,6 +74,7 @@ class Console:
         except KeyboardInterrupt as interrupt:
             if type(interrupt) is not KeyboardInterrupt:
                 raise
+            self._display.close()
             self.say("interrupted")
             code = INTERRUPTED
         finally:

@@ -17,6 +17,7 @@ _RUN = frozenset({"sql", "python", "console"})
 # What differs from run to run and machine to machine: durations and rates, what a plan predicts, how a file did.
 _MEASURED = re.compile(r"\d[\d,.]*(?= ?(?:s|ms|min|h|rows/s|tokens/s)\b)")
 _PREDICTED = re.compile(r"^.*\b(?:predicted|chunk|batch|-- considered|-- hardware)\b.*\n(?:--  .*\n)*", re.MULTILINE)
+_PLACE = re.compile(r"^path +\S.*$", re.MULTILINE)
 _WRITTEN = re.compile(r"^┌[^┌└]*│ seconds │[^└]*└", re.MULTILINE)
 
 
@@ -50,7 +51,7 @@ def filled(page: str, printed: dict[tuple[int, int], str]) -> str:
 def settled(text: str) -> str:
     """Text without what differs from run to run and from machine to machine."""
     text = _WRITTEN.sub(lambda box: re.sub(r" *\d+\.\d+", " #", box[0]), text)
-    return _MEASURED.sub("#", _PREDICTED.sub("#\n", text))
+    return _MEASURED.sub("#", _PREDICTED.sub("#\n", _PLACE.sub("path #", text)))
 
 
 def _commands(code: str, offset: int) -> Iterator[Block]:
