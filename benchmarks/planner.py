@@ -4,15 +4,16 @@
     python -m benchmarks.planner --quick         # after the quick profile of first use
     python -m benchmarks.planner --search        # only the search over 200,000 candidates
 
-Every workload is planned and run through a session of its own without history, so that nothing is learnt between runs;
-it runs once to load and then `--repeats` times with the prefix computed anew. Answers' lengths are not part of the cost
-model: where a workload generates, the prediction is made for the lengths that came. Seconds are those in the engine.
+Every workload runs once to load and then `--repeats` times, over other texts and below other instructions each time
+and without the history, so that nothing is reused or learnt. Answers' lengths are not part of the cost model: where a
+workload generates, the prediction is made for the lengths that came. Seconds are those in the engine.
 """
 
 import argparse
 import os
 import platform
 import statistics
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -115,7 +116,10 @@ def main() -> None:
     if options.search:
         return
     with tempfile.TemporaryDirectory() as folder:
-        lines = list(run_all(Path(folder), options.model, options.repeats, thorough=not options.quick))
+        lines = []
+        for line in run_all(Path(folder), options.model, options.repeats, thorough=not options.quick):
+            print(f"{line.name}: {line.predicted:.2f} s predicted, {line.seconds:.2f} s measured", file=sys.stderr)
+            lines.append(line)
     print("\n".join(report(lines, options.model, options.quick)))
 
 
@@ -123,23 +127,23 @@ def run_all(home: Path, model: str, repeats: int, *, thorough: bool) -> Iterator
     """Calibrate, then run the workloads one after the other."""
     (home / "models").symlink_to(Config.load().models_dir)
     config = replace(Config.load(), home=home, model=model)
-    for number, workload in enumerate(WORKLOADS):
-        with Session(config=config) as session:
-            if number == 0:
-                session.registry.pull(model)
-                shape = session.registry.resolve(model).shape
-                session.machine.measure(session.runtime, [shape], thorough=thorough)
+    with Session(config=config) as session:
+        session.registry.pull(model)
+        shape = session.registry.resolve(model).shape
+        session.machine.measure(session.runtime, [shape], thorough=thorough)
+        for workload in WORKLOADS:
             yield run_one(session, workload, repeats)
-        config.runs_file.unlink(missing_ok=True)
+            config.runs_file.unlink(missing_ok=True)
 
 
 def run_one(session: Session, workload: Workload, repeats: int) -> Line:
     """Plan and run one workload; the first run loads the model and is not counted."""
-    query = workload.query.replace("{g}", " ".join(GUIDELINES[: workload.guidelines]).replace("'", "''"))
     measured: list[float] = []
     predicted, before, chosen = 0.0, 0.0, ""
     for repeat in range(repeats + 1):
         session.catalog.register("t", texts(workload, seed=repeat))
+        rules = " ".join((f"Rules number {repeat}.", *GUIDELINES[: workload.guidelines])).replace("'", "''")
+        query = workload.query.replace("{g}", rules)
         (statement,) = parse(query)
         assert isinstance(statement, QueryStatement)
         call = Call(session, query, {}, None)
