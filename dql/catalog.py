@@ -70,14 +70,18 @@ class Catalog:
             return set(self._main.get_table_names(sql))
 
     def has_table(self, name: str) -> bool:
-        """Whether a table, view or registered frame of this name exists."""
+        """Whether a table or view of this name exists; frames are neither."""
         with _errors():
             found = self._main.execute(
-                "SELECT 1 FROM duckdb_tables() WHERE lower(table_name) = lower($1) UNION ALL "
-                "SELECT 1 FROM duckdb_views() WHERE lower(view_name) = lower($1) AND NOT internal LIMIT 1",
+                "SELECT false FROM duckdb_tables() WHERE lower(table_name) = lower($1) UNION ALL "
+                "SELECT temporary FROM duckdb_views() WHERE lower(view_name) = lower($1) AND NOT internal",
                 [name],
             ).fetchall()
-        return bool(found)
+        return any(not (is_temporary and self.has_frame(name)) for (is_temporary,) in found)
+
+    def has_frame(self, name: str) -> bool:
+        """Whether a frame is known by this name."""
+        return name.lower() in (known.lower() for known in self._frames)
 
     def names(self) -> list[str]:
         """Names of all tables, views and frames."""
@@ -116,6 +120,12 @@ class Catalog:
         with _errors():
             self._main.register(name, as_arrow(name, frame))
         self._frames[name] = frame
+
+    def unregister(self, name: str) -> None:
+        """Forget a frame."""
+        with _errors():
+            self._main.unregister(name)
+        del self._frames[name]
 
     # ---- running ----------------------------------------------------------------------------------------------
 
@@ -162,12 +172,14 @@ class Catalog:
         finally:
             reader.close()
 
-    def map_batch(self, sql: str, name: str, batch: pa.RecordBatch) -> list[pa.RecordBatch]:
+    def map_batch(
+        self, sql: str, name: str, batch: pa.RecordBatch, params: Params | None = None
+    ) -> list[pa.RecordBatch]:
         """Run a row-wise query over one batch, known to it as `name`; at least one batch comes back."""
         with _errors():
             self._side.register(name, pa.Table.from_batches([batch]))
             try:
-                table = self._side.sql(sql).to_arrow_table()
+                table = self._side.sql(sql, params=self._used(sql, params)).to_arrow_table()
             finally:
                 self._side.unregister(name)
         return table.to_batches() or [pa.RecordBatch.from_pylist([], schema=table.schema)]
@@ -207,8 +219,9 @@ class Catalog:
 
     def _used(self, sql: str, params: Params | None) -> dict[str, object] | None:
         """The parameters that this statement names; DuckDB refuses any others."""
-        if not params or "$" not in sql:
+        if "$" not in sql:
             return None
+        params = params or {}
         names = set().union(*(s.named_parameters for s in self._main.extract_statements(sql)))
         missing = names - params.keys()
         if missing:
@@ -221,8 +234,10 @@ class Catalog:
 
 def as_arrow(name: str, frame: object) -> object:
     """The Arrow form of a frame from the user's scope. Raises BindError for what is no table."""
-    if isinstance(frame, pa.Table | pa.RecordBatchReader):
+    if isinstance(frame, pa.Table):
         return frame
+    if isinstance(frame, pa.RecordBatchReader):
+        return frame.read_all()  # a reader can be read once, a table as often as a query is described and run
     if isinstance(frame, pa.RecordBatch):
         return pa.Table.from_batches([frame])
     if isinstance(frame, Mapping):
@@ -247,9 +262,10 @@ def _polars_as_arrow(frame: Any) -> object:
 
 def is_frame(value: object) -> bool:
     """Whether a variable of the caller can stand for a table."""
-    return (type(value).__module__.partition(".")[0] in ("polars", "pandas") and hasattr(value, "columns")) or (
-        not isinstance(value, type) and hasattr(value, "__arrow_c_stream__")
-    )
+    kind = type(value)
+    if kind.__module__.partition(".")[0] in ("polars", "pandas"):
+        return kind.__name__ in ("DataFrame", "LazyFrame", "Series")
+    return not isinstance(value, type) and hasattr(value, "__arrow_c_stream__")
 
 
 def quote_string(text: str) -> str:
@@ -289,6 +305,7 @@ def _errors() -> Iterator[None]:
 
 _PLACE = re.compile(r"\n+LINE (\d+): (.*)\n( *)\^+\s*$", re.DOTALL)
 _SOURCE = re.compile(r" when casting from source column _\d+")  # a plan's own name for it
+_MISSING = re.compile(r'No files found that match the pattern "([^"]+)"')
 _NAMED = re.compile(r'[Cc]olumn "([^"]+)"|(?:Table|Function) with name "?([\w.]+)"? does not exist')
 
 
@@ -301,13 +318,15 @@ def translate(error: duckdb.Error) -> DqlError:
         found.excerpt = line.removeprefix("...").removesuffix("..."), caret - cut
     elif (name := _NAMED.search(found.message)) is not None:
         found.excerpt = (name[1] or name[2]).rpartition(".")[2], 0
+    elif (missing := _MISSING.search(str(error))) is not None:
+        found.excerpt = missing[1], 0
     return found
 
 
 def _translate(error: duckdb.Error, text: str) -> DqlError:
     kind, _, message = _SOURCE.sub("", text).partition(" Error: ")
     message, _, rest = (message or text).partition("\n")
-    hint = " ".join(rest.split()) or None
+    hint = None if rest.lstrip().startswith("Candidate functions") else " ".join(rest.split()) or None
     if isinstance(error, duckdb.InterruptException):
         raise KeyboardInterrupt from error
     if isinstance(error, duckdb.OutOfMemoryException):
@@ -316,6 +335,8 @@ def _translate(error: duckdb.Error, text: str) -> DqlError:
         return ParseError(message, hint=hint)
     if isinstance(error, duckdb.BinderException | duckdb.CatalogException):
         return BindError(message, hint=hint)
+    if (missing := _MISSING.search(message)) is not None:
+        return BindError(f"no file {missing[1]}", hint="paths are relative to the folder that dql runs in")
     if isinstance(error, duckdb.IOException | duckdb.HTTPException | duckdb.PermissionException):
         return ExecutionError(message, hint=hint)
     if isinstance(error, duckdb.ResourceInUseException):

@@ -1,6 +1,6 @@
 """A query's numbers before it runs: counted inputs, this machine or another, and the plan that keeps the contract."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from hashlib import blake2b
@@ -20,8 +20,9 @@ from dql.planner.physical import CallExec, InferExec
 from dql.planner.plan import Planned
 from dql.planner.prompts import prompts
 from dql.planner.search import Choice, search, space_of
-from dql.planner.statistics import BUDGET, CallStatistics, count_calls, countable, infer_nodes
+from dql.planner.statistics import BUDGET, Asked, CallStatistics, count_calls, countable, infer_nodes
 from dql.planner.workload import workload
+from dql.prompts import CompiledPrompt
 
 if TYPE_CHECKING:
     from dql.executor.runtime import Runtime
@@ -85,8 +86,9 @@ def estimate(
     contract = planned.contract
     counted = _Counted()
     asks = bool(contract.bounds) or contract.objective != Contract().objective
+    truncate = contract.setting("on_overflow") == "truncate_middle"
     for node in infer_nodes(planned.query.root):
-        _count(node, session, params, counted, _RUN_BUDGET if running and not asks else BUDGET)
+        _count(node, session, params, counted, _RUN_BUDGET if running and not asks else BUDGET, truncate)
     if not counted.calls:
         _check_pinned(contract, on, session)
         return Estimate(counted.statistics, counted.notes, counted.frames)
@@ -114,7 +116,12 @@ def hardware_key(hardware: Hardware) -> str:
 
 
 def _count(
-    node: InferExec, session: Surroundings, params: Mapping[str, object], counted: _Counted, budget: float
+    node: InferExec,
+    session: Surroundings,
+    params: Mapping[str, object],
+    counted: _Counted,
+    budget: float,
+    truncate: bool,
 ) -> None:
     asked = [c for c in node.calls if c.op != "count_tokens"]
     missing = [c for c in asked if not session.registry.installed(c.model)]
@@ -129,12 +136,20 @@ def _count(
         why = "depend on the inference below" if sql is None else "are not counted: reading them twice changes state"
         counted.notes |= {c.out: f"rows and tokens {why}" for c in asked}
         return
-    found = count_calls(node, list(compiled.values()), partial(session.catalog.stream, params=params), budget)
+    what = [Asked(compiled[c.out], _most_tokens(c, compiled[c.out], session), truncate) for c in node.calls]
+    found = count_calls(node, what, partial(session.catalog.stream, params=params), budget)
     for call, statistics in zip(node.calls, found, strict=True):
         if call in asked:
             counted.statistics[call.out] = statistics
             label_ids = compiled[call.out][0].label_ids if compiled[call.out] else ()
             counted.calls.append(_priced(call, statistics, label_ids, session))
+
+
+def _most_tokens(call: CallExec, compiled: Sequence[CompiledPrompt], session: Surroundings) -> int:
+    """Tokens that a prompt may have so that its answer fits into the context as well."""
+    longest = max((len(label) for prompt in compiled for label in prompt.label_ids), default=1)
+    new = call.decoding.max_tokens if call.op == "generate" else longest - 1
+    return session.registry.resolve(call.model).shape.context_length - new
 
 
 def _priced(

@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from dql.executor.progress import Progress
     from dql.executor.runtime import Run, Runtime
 
-_SOURCES = re.compile(r"(?:\b(?:from|join|into|table|summarize|describe)\b|,)\s*\(?\s*\"?([A-Za-z_]\w*)", re.IGNORECASE)
+_SOURCES = re.compile(
+    r"(?:\b(?:from|join|copy|summarize|describe)\b|,|\A\s*table\b)\s*\(?\s*\"?([A-Za-z_]\w*)", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +120,7 @@ class Session:
         self._cancelled.clear()
         for name, frame in (tables or {}).items():
             self.catalog.register(name, frame)
+            self._from_caller.discard(name)
         try:
             statements = parse(text, frozenset(self.names.macros), frozenset(self.names.views))
             for number in range(len(statements)):
@@ -208,8 +211,13 @@ class Session:
     def _find_frames(self, text: str, variables: Mapping[str, object]) -> None:
         """Register the caller's frames that the text reads from; tables of the session and given ones come first."""
         for name in {match[1] for match in _SOURCES.finditer(text)}:
-            free = name in self._from_caller or not self.catalog.has_table(name)
-            if free and name in variables and is_frame(variables[name]):
+            if name not in variables or not is_frame(variables[name]):
+                continue
+            if self.catalog.has_table(name):
+                if name in self._from_caller:
+                    self.catalog.unregister(name)
+                    self._from_caller.remove(name)
+            elif name in self._from_caller or not self.catalog.has_frame(name):
                 self.catalog.register(name, variables[name])
                 self._from_caller.add(name)
 

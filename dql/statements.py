@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from dql import explaining
 from dql.catalog import quote_name
-from dql.errors import BindError, UnsupportedError, name_hint
+from dql.errors import BindError, DqlError, UnsupportedError, name_hint
 from dql.estimate import Estimate, estimate
 from dql.explaining import remember
 from dql.grammar import ast
@@ -20,6 +20,7 @@ from dql.planner.contract import SETTING_KINDS, setting_kind, setting_value
 from dql.planner.environment import Environment
 from dql.planner.explain import explain as explain_plan
 from dql.planner.physical import ErrorPolicy
+from dql.planner.places import named
 from dql.planner.placing import placed, placement
 from dql.planner.plan import Planned, plan_query
 from dql.result import Outcome, Result, rows
@@ -159,7 +160,11 @@ def into(target: ast.Into, planned: Planned, call: Call) -> Result:
     if options:
         name = next(iter(options))
         raise BindError(f"INTO has no option {name}", span=target.span, hint="there is FORMAT")
-    target_file = call.session.runtime.file(path, str(asked) if asked is not None else None)
+    try:
+        target_file = call.session.runtime.file(path, str(asked) if asked is not None else None)
+    except DqlError as error:
+        error.span = target.path.span
+        raise
     _check_folder(path, target.span)
     run = start(planned, call)
     with target_file as file:
@@ -227,10 +232,13 @@ def create_table(statement: ast.CreateTable, call: Call) -> Result:
 def plain(statement: ast.PlainSql, call: Call) -> Result:
     """DuckDB's own statements: a query is streamed, anything else runs now."""
     catalog, sql = call.session.catalog, statement.text
-    if not catalog.is_query(sql):
-        catalog.execute(sql, call.params)
-        return _done("statement")
-    fields = catalog.describe(sql, call.params)
+    try:
+        if not catalog.is_query(sql):
+            catalog.execute(sql, call.params)
+            return _done("statement")
+        fields = catalog.describe(sql, call.params)
+    except DqlError as error:
+        raise named(error, catalog.names()) from error
 
     def batches() -> Iterator[pa.RecordBatch]:
         yield from catalog.stream(sql, SCAN_ROWS, call.params)

@@ -18,6 +18,7 @@ from dql.executor.requests import Answer, Failure, Generate, Request, Sampling, 
 from dql.planner.measured import Measured
 from dql.planner.physical import CallExec
 from dql.planner.prompts import prompts
+from dql.planner.statistics import read_texts
 from dql.prompts import CompiledPrompt, TokenBatch
 
 MEMO_ROWS = 1_000_000  # answers remembered across windows; later distinct calls run again
@@ -56,7 +57,7 @@ class CallRunner:
     def run(self, window: pa.RecordBatch, first_row: int) -> Answers:
         """The answers to all rows of a window; `first_row` is its first row's number in the whole input."""
         rows = self._wanted(window)
-        texts = [window.column(hole).take(pa.array(rows)).to_pylist() for hole in self.call.holes]
+        texts = [read_texts(window.column(hole).take(pa.array(rows))) for hole in self.call.holes]
         if self.call.op == "count_tokens":
             by_prompt = [self._count(texts, len(rows))]
         else:

@@ -53,7 +53,7 @@ def map_batches(plan: MapExec, context: Context) -> Batches:
     first = True
     try:
         for batch in below:
-            for mapped in context.catalog.map_batch(plan.sql, plan.name, batch):
+            for mapped in context.catalog.map_batch(plan.sql, plan.name, batch, context.params):
                 if mapped.num_rows or first:
                     yield mapped
                     first = False

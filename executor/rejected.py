@@ -32,9 +32,14 @@ class Rejected:
     inputs: tuple[str, ...] = ()
 
 
-def table(rejected: Iterable[Rejected], inputs: bool = False) -> pa.Table:
-    """Columns row, column, class, message, retryable and, if asked for, inputs; in order of rows."""
-    schema = _SCHEMA if inputs else _SCHEMA.remove(len(_SCHEMA) - 1)
+def table(rejected: Iterable[Rejected]) -> pa.Table:
+    """Columns row, column, class, message and retryable, in order of columns and rows."""
+    return pa.Table.from_batches(batches(rejected)).drop_columns(["inputs"])
+
+
+def batches(rejected: Iterable[Rejected]) -> list[pa.RecordBatch]:
+    """One batch, perhaps empty, with the inputs as well."""
     in_order = sorted(rejected, key=lambda r: (r.column, r.row))
     rows = [(r.row, r.column, r.kind, r.message, r.retryable, list(r.inputs)) for r in in_order]
-    return pa.Table.from_pylist([dict(zip(schema.names, row, strict=False)) for row in rows], schema=schema)
+    values = [dict(zip(_SCHEMA.names, row, strict=True)) for row in rows]
+    return [pa.RecordBatch.from_pylist(values, schema=_SCHEMA)]

@@ -14,7 +14,7 @@ from dql.executor.context import Context
 from dql.executor.engine import Engine
 from dql.executor.operators import execute
 from dql.executor.progress import Progress, Tracker
-from dql.executor.rejected import Rejected, table
+from dql.executor.rejected import Rejected, batches
 from dql.executor.sink import AtomicFile, file_format
 from dql.executor.stats import Stats
 from dql.models import Model
@@ -57,7 +57,7 @@ class Run:
                 self.finished(self)
             if self.rejects is not None:
                 with self.rejects as file:
-                    file.write(iter(table(self.rejected, inputs=True).to_batches()))
+                    file.write(iter(batches(self.rejected)))
                     file.commit()
 
     @property

@@ -5,6 +5,7 @@ Until then the old file stays as it was, and can be read, even by the query that
 
 import json
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -17,6 +18,7 @@ import pyarrow.parquet as pq
 
 from dql.errors import BindError, ExecutionError
 
+_ERRNO = re.compile(r"\[[Ee]rrno (\d+)\]")  # how Arrow says it
 ROW_GROUP_BYTES = 64 << 20
 ROW_GROUP_ROWS = 122_880  # DuckDB's own
 
@@ -138,7 +140,8 @@ class AtomicFile(AbstractContextManager["AtomicFile"]):
         self._waiting = []
 
     def _failed(self, error: OSError) -> ExecutionError:
-        reason = error.strerror or str(error)
+        code = _ERRNO.search(str(error))
+        reason = os.strerror(int(code[1])) if code is not None else error.strerror or str(error)
         return ExecutionError(f"could not write {self.path}: {reason}", hint="what was there before is still there")
 
 

@@ -66,6 +66,7 @@ class Block:
 
     def bind(self) -> LogicalPlan:
         """The whole block's plan; its columns are the select list's."""
+        self.check_where()
         self.filter(self.select.where)
         self.aggregate()
         self.filter(self.select.having)
@@ -73,6 +74,14 @@ class Block:
         self.filter(self.select.qualify)
         self.finish()
         return _plug(self.plan, self.scope.plan())
+
+    def check_where(self) -> None:
+        """Refuse in WHERE what has no value before grouping."""
+        where = self.resolve(self.select.where) if self.select.where is not None else None
+        for node in _matches(where, self._is_aggregate) if where is not None else ():
+            raise BindError("WHERE cannot hold an aggregate", span=node.span, hint="use HAVING, or a subquery")
+        for node in _matches(where, _is_window) if where is not None else ():
+            raise BindError("WHERE cannot hold a window function", span=node.span, hint="use QUALIFY")
 
     def filter(self, predicate: ast.Expr | None) -> None:
         """Keep rows term by term: a call runs only for the rows that the terms before it left."""
@@ -86,6 +95,8 @@ class Block:
         found = self._outermost(self._is_aggregate)
         if self.select.group_by is None and not found:
             return
+        for nested in [n for e in found for child in children(e) for n in _matches(child, self._is_aggregate)]:
+            raise BindError("an aggregate cannot hold another", span=nested.span, hint="aggregate in a subquery first")
         self.known |= self._alone()
         grouping = self._grouping()
         keys = [key for g in grouping for key in _keys(g)]

@@ -20,6 +20,7 @@ from dql.planner.logical import (
     Scan,
     Sort,
     Window,
+    user_names,
     walk_plan,
 )
 from dql.planner.measured import Measured
@@ -54,7 +55,7 @@ class Explanation:
 
 def explain(found: Explanation, rewrites: bool = False) -> str:
     """The plan as a tree, then the rules applied and what became of each bound."""
-    names = _names([found.logical, *found.tables.values()])
+    names = user_names([found.logical, *found.tables.values()])
     lines = list(_tree(found.logical, found, names))
     for table, plan in found.tables.items():
         lines += ["", f"-- {table}, read as a table above:", *_tree(plan, found, names)]
@@ -76,24 +77,11 @@ def promises(found: Explanation) -> list[Promise]:
     return promises_of(found.contract, found.choice, found.measured, found.seconds)
 
 
-def _names(plans: list[LogicalPlan]) -> dict[str, str]:
-    """What the user calls each plan column: an output's alias, else the column or expression it came from."""
-    names: dict[str, str] = {}
-    nodes = [node for plan in plans for node in walk_plan(plan)]
-    for node in reversed(nodes):
-        for column in node.columns:
-            names.setdefault(column.name, column.label)
-    for node in nodes:
-        if isinstance(node, Project | Aggregate):
-            for column, expr in zip(node.outputs, node.exprs, strict=True):
-                if isinstance(expr, ast.Column) and names[column.name]:
-                    names[expr.path[0]] = names[column.name]
-    return names
-
-
 def tree_nodes(found: Explanation) -> Iterator[tuple[int, str, str, list[str]]]:
     """Depth, title, note and details of the plan's nodes, from the top."""
-    for depth, title, note, details, _ in _nodes(found.logical, found, _names([found.logical, *found.tables.values()])):
+    for depth, title, note, details, _ in _nodes(
+        found.logical, found, user_names([found.logical, *found.tables.values()])
+    ):
         yield depth, title.strip(), note, details
 
 
@@ -171,6 +159,8 @@ def _counts(call: InferCall, counted: CallStatistics) -> str:
     about = "" if counted.exact else "≥ "
     mean = counted.prompt_tokens / counted.rows if counted.rows else 0
     output = f" · output ≤ {call.decoding.max_tokens}" if call.op == "generate" else " · no decoding"
+    if counted.too_long:
+        output += f" · {about}{counted.too_long:,} rows over the context"
     return (
         f"rows {about}{counted.rows:,} → {counted.distinct:,} distinct · prompt {mean:,.0f} tokens"
         f" ({counted.shared:,} shared), {about}{counted.prompt_tokens:,} in all{output}"
@@ -182,7 +172,7 @@ def _rewrites(found: Explanation, names: Mapping[str, str]) -> list[str]:
     for step in found.applied:
         for title, plan in (("before", step.before), ("after", step.after)):
             lines += ["", f"-- {step.rule}, {title}:"]
-            lines += _tree(plan, Explanation(plan, (), found.contract), _names([step.before, step.after]))
+            lines += _tree(plan, Explanation(plan, (), found.contract), user_names([step.before, step.after]))
     for column, frames in found.frames.items():
         lines += ["", f"-- frame of {names.get(column) or column}:", *("\n".join(frames)).splitlines()]
     return lines

@@ -306,3 +306,18 @@ def over_outputs(node: N, outputs: Sequence[Column], exprs: Sequence[ast.Expr]) 
 def is_volatile(node: ast.Node) -> bool:
     """Whether evaluating an expression twice may give two values."""
     return any(isinstance(n, ast.Call) and n.name[-1].lower() in _VOLATILE for n in walk(node))
+
+
+def user_names(plans: Sequence[LogicalPlan]) -> dict[str, str]:
+    """What the user calls each plan column: an output's alias, else the column or expression it came from."""
+    names: dict[str, str] = {}
+    nodes = [node for plan in plans for node in walk_plan(plan)]
+    for node in reversed(nodes):
+        for column in node.columns:
+            names.setdefault(column.name, column.label)
+    for node in nodes:
+        if isinstance(node, Project | Aggregate):
+            for column, expr in zip(node.outputs, node.exprs, strict=True):
+                if isinstance(expr, ast.Column) and names[column.name]:
+                    names[expr.path[0]] = names[column.name]
+    return names

@@ -47,11 +47,17 @@ class _Sql:
 
 
 class Lowering:
-    """Lowers the plans of one query. `params` are values of parameters, `tables` the plans that SQL reads by name."""
+    """Lowers the plans of one query. `params` are values of parameters, `tables` the plans that SQL reads by name.
 
-    def __init__(self, params: Mapping[str, object], tables: Mapping[str, LogicalPlan]) -> None:
+    names: what the user calls the columns of the plans.
+    """
+
+    def __init__(
+        self, params: Mapping[str, object], tables: Mapping[str, LogicalPlan], names: Mapping[str, str]
+    ) -> None:
         self._params = params
         self._tables = tables
+        self._names = names
         self._lowered: dict[str, PhysicalPlan] = {}
         self._numbers = count()
 
@@ -113,6 +119,8 @@ class Lowering:
         try:
             value = constant(node, self._params)
         except BindError:
+            if any(isinstance(n, ast.Column) for n in walk(node)):
+                raise BindError("LIMIT and OFFSET cannot read columns", span=node.span) from None
             return node
         if value is None:
             return None
@@ -139,7 +147,8 @@ class Lowering:
                 rowwise = rowwise and _is_rowwise(part)
             guard = self._guard(call, carried, items)
             rowwise = rowwise and all(_is_rowwise(g) for g in call.guards)
-            calls.append(_call_exec(call, tuple(template), tuple(holes), guard))
+            name = self._names.get(call.out.name) or call.text
+            calls.append(_call_exec(call, tuple(template), tuple(holes), guard, name))
         below = below.over(f"SELECT {', '.join(items)} FROM {_table(below)}", rowwise=rowwise)
         return InferExec(self._finish(below), tuple(calls), early)
 
@@ -158,7 +167,9 @@ class Lowering:
         )
 
 
-def _call_exec(call: InferCall, template: tuple[str | int, ...], holes: tuple[str, ...], guard: str | None) -> CallExec:
+def _call_exec(
+    call: InferCall, template: tuple[str | int, ...], holes: tuple[str, ...], guard: str | None, name: str
+) -> CallExec:
     return CallExec(
         op=call.op,
         template=template,
@@ -178,7 +189,7 @@ def _call_exec(call: InferCall, template: tuple[str | int, ...], holes: tuple[st
         calibrate=call.calibrate,
         decoding=call.decoding,
         details=call.details,
-        label=call.out.label or call.text,
+        label=name,
     )
 
 

@@ -2,16 +2,20 @@
 
 import re
 from collections.abc import Collection
+from fnmatch import fnmatch
 
-from dql.errors import BindError, DqlError, name_hint
+from dql.errors import BindError, DqlError, name_hint, nearest
 from dql.grammar import ast
+from dql.grammar.names import INFERENCE_NAMES
 from dql.grammar.walk import walk
 from dql.planner.environment import Environment
 
 _TABLE = re.compile(r"Table with name (\S+) does not exist", re.IGNORECASE)
-_FILE = re.compile(r"['\"]([^'\"]+\.[A-Za-z]+)['\"]")
-_COLUMN = re.compile(r"[Cc]olumn \"([^\"]+)\"|named \"([^\"]+)\"")
+_FILE = re.compile(r"['\"]([^'\"]+\.[A-Za-z]+)['\"]|^no file (.+)$")
+_ALIAS = re.compile(r"Referenced table \"([^\"]+)\" not found")
+_COLUMN = re.compile(r"[Cc]olumn(?: name)? \"([^\"]+)\"|named \"([^\"]+)\"")
 _FUNCTION = re.compile(r"Function with name (\S+) does not exist", re.IGNORECASE)
+_READ = "parquet, csv, tsv, json, jsonl and ndjson"
 
 
 def placed(error: DqlError, node: ast.Node, columns: Collection[str] | None, env: Environment) -> DqlError:
@@ -19,25 +23,54 @@ def placed(error: DqlError, node: ast.Node, columns: Collection[str] | None, env
     if error.span is not None:
         return error
     nodes = list(walk(node))
+    found = named(error, env.catalog.names())
+    if (match := _TABLE.search(error.message)) is not None:
+        name = match[1].strip('"').lower()
+        found.span = next((n.span for n in nodes if _names_table(n, name)), None)
+    elif (match := _FILE.search(error.message)) is not None:
+        path = match[1] or match[2]
+        found.span = next((n.span for n in nodes if isinstance(n, ast.FileRef) and _holds(n.path.value, path)), None)
+    elif (match := _FUNCTION.search(error.message)) is not None:
+        found.span = next((n.span for n in nodes if isinstance(n, ast.Call) and n.name[-1].lower() == match[1]), None)
+    elif (match := _ALIAS.search(error.message)) is not None:
+        columns_of = (n.span for n in nodes if isinstance(n, ast.Column) and len(n.path) > 1 and n.path[0] == match[1])
+        found.span = next(columns_of, None)
+    elif (match := _COLUMN.search(error.message)) is not None:
+        return _column(found, (match[1] or match[2]).rpartition(".")[2], nodes, columns)
+    return found
+
+
+def named(error: DqlError, tables: Collection[str]) -> DqlError:
+    """The error in dql's words where it is about an unknown table or function: DuckDB does not know all that exist."""
+    found = error
     if (match := _TABLE.search(error.message)) is not None:
         name = match[1].strip('"')
-        for table in nodes:
-            if isinstance(table, ast.TableRef) and table.name[-1].lower() == name.lower():
-                return BindError(f"no table {name}", span=table.span, hint=name_hint(name, env.catalog.names()))
-    if (match := _FILE.search(error.message)) is not None:
-        error.span = next((n.span for n in nodes if isinstance(n, ast.FileRef) and n.path.value in match[1]), None)
-    if (match := _FUNCTION.search(error.message)) is not None:
-        error.span = next((n.span for n in nodes if isinstance(n, ast.Call) and n.name[-1] == match[1]), None)
-    if (match := _COLUMN.search(error.message)) is not None:
-        return _column(error, (match[1] or match[2]).rpartition(".")[2], nodes, columns)
-    return error
+        if "." in name and "/" not in name.rpartition(".")[2]:
+            found = BindError(f"no table {name}, and no kind of file", hint=f"dql reads {_READ} by their suffix")
+        else:
+            found = BindError(f"no table {name}", hint=name_hint(name, tables))
+    elif (match := _FUNCTION.search(error.message)) is not None and nearest(match[1], INFERENCE_NAMES):
+        found = BindError(f"no function {match[1]}", hint=name_hint(match[1], INFERENCE_NAMES))
+    found.excerpt = error.excerpt
+    return found
+
+
+def _names_table(node: ast.Node, name: str) -> bool:
+    if isinstance(node, ast.TableRef):
+        return ".".join(node.name).lower() == name or node.name[-1].lower() == name
+    return isinstance(node, ast.FileRef) and node.path.value.lower() == name
+
+
+def _holds(pattern: str, path: str) -> bool:
+    """Whether a path of FROM, perhaps with wildcards, may be the one that an error names."""
+    return pattern in path or fnmatch(path, pattern)
 
 
 def _column(error: DqlError, name: str, nodes: list[ast.Node], columns: Collection[str] | None) -> DqlError:
     for node in nodes:
         if isinstance(node, ast.Column) and node.path[-1].lower() == name.lower():
             if len(node.path) == 1 and columns is not None and name.lower() not in columns:
-                return BindError(f"no column {node.path[0]}", span=node.span, hint=name_hint(name, columns))
+                return BindError(f"no column {node.path[0]}", span=node.span, hint=name_hint(node.path[0], columns))
             error.span = node.span
             return error
     return error

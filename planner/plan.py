@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from dql.planner.binder import BoundQuery
 from dql.planner.contract import Contract
 from dql.planner.environment import Environment
-from dql.planner.logical import LogicalPlan
+from dql.planner.logical import LogicalPlan, user_names
 from dql.planner.lower import Lowering
 from dql.planner.optimizer import RULES, Applied, Rule, optimize
 from dql.planner.physical import QueryPlan
@@ -33,7 +33,7 @@ def plan_query(bound: BoundQuery, contract: Contract, env: Environment, rules: t
     for name, (plan, _) in env.plans.items():
         tables[name], more = optimize(plan, rules)
         applied += more
-    lowering = Lowering(env.params, tables)
+    lowering = Lowering(env.params, tables, user_names([logical, *tables.values()]))
     names = tuple(f.name for f in bound.fields)
     types = tuple(f.type for f in bound.fields)
     query = QueryPlan(lowering.lower(logical), names, types)

@@ -24,7 +24,8 @@ class CallStatistics:
     """Counts for one call. `prompt_tokens` is the sum over its rows, `shared` the tokens that all prompts begin with.
 
     computed: tokens of the distinct prompts with every shared beginning counted once. lengths: quantiles of the
-    distinct prompts' tokens. exact: every row was counted; otherwise the figures are those of the rows read in time.
+    distinct prompts' tokens. too_long: rows over the context; they are not among the others, but where they are cut to
+    fit. exact: every row was counted; otherwise the figures are those of the rows read in time.
     """
 
     rows: int
@@ -36,6 +37,16 @@ class CallStatistics:
     exact: bool = True
     computed: int = 0
     lengths: tuple[float, ...] = ()
+    too_long: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a call asks: its compiled prompts, the most tokens that one may have, and whether longer ones are cut."""
+
+    prompts: Sequence[CompiledPrompt]
+    limit: int
+    truncate: bool = False
 
 
 def infer_nodes(plan: PhysicalPlan) -> Iterator[InferExec]:
@@ -57,12 +68,12 @@ def countable(node: InferExec) -> str | None:
 
 
 def count_calls(
-    node: InferExec, prompts: Sequence[Sequence[CompiledPrompt]], stream: Stream, budget: float = BUDGET
+    node: InferExec, asked: Sequence[Asked], stream: Stream, budget: float = BUDGET
 ) -> list[CallStatistics]:
-    """Statistics of each call of a node whose input is `countable`; `prompts` are its calls' compiled prompts."""
+    """Statistics of each call of a node whose input is `countable`; `asked` is what its calls ask."""
     sql = countable(node)
     assert sql is not None, "what earlier inference decides cannot be counted"
-    counters = [_Counter(call, compiled) for call, compiled in zip(node.calls, prompts, strict=True)]
+    counters = [_Counter(call, what) for call, what in zip(node.calls, asked, strict=True)]
     deadline, exact = time.monotonic() + budget, True
     batches = stream(sql, 2048)
     for batch in batches:
@@ -74,14 +85,22 @@ def count_calls(
     return [counter.result(exact) for counter in counters]
 
 
+def read_texts(column: pa.Array) -> list[str]:
+    """A column of texts without NULLs. Bytes that are no UTF-8 become lone surrogates, which no prompt takes."""
+    try:
+        return column.to_pylist()  # type: ignore[no-any-return]
+    except UnicodeDecodeError:
+        return [value.decode(errors="surrogateescape") for value in column.cast(pa.binary()).to_pylist()]
+
+
 class _Counter:
     """Counts one call's prompts batch by batch."""
 
-    def __init__(self, call: CallExec, prompts: Sequence[CompiledPrompt]) -> None:
+    def __init__(self, call: CallExec, asked: Asked) -> None:
         self._call = call
-        self._prompts = prompts
+        self._asked = asked
         self._seen: set[bytes] = set()
-        self._rows = self._tokens = self._distinct_tokens = self._longest = 0
+        self._rows = self._tokens = self._distinct_tokens = self._longest = self._too_long = 0
         self._shared: NDArray[np.int32] | None = None
 
     def add(self, batch: pa.RecordBatch) -> None:
@@ -91,13 +110,18 @@ class _Counter:
         if self._call.guard is not None:
             wanted = pc.and_(wanted, pc.fill_null(batch.column(self._call.guard), False))
         kept = batch.filter(wanted)
-        texts = [kept.column(hole).to_pylist() for hole in self._call.holes]
-        for prompt in self._prompts if kept.num_rows else ():
+        texts = [read_texts(kept.column(hole)) for hole in self._call.holes]
+        for prompt in self._asked.prompts if kept.num_rows else ():
             self._add(prompt.encode(texts), kept.num_rows if not texts else 1)
 
     def _add(self, batch: TokenBatch, repeats: int) -> None:
         for number in range(len(batch)):
             row = batch.row(number)
+            if len(row) > self._asked.limit:
+                self._too_long += repeats
+                if not self._asked.truncate:
+                    continue
+                row = row[: max(self._asked.limit, 0)]
             self._rows += repeats
             self._tokens += repeats * len(row)
             self._longest = max(self._longest, len(row))
@@ -119,6 +143,7 @@ class _Counter:
             exact=exact,
             computed=tree_tokens(self._seen),
             lengths=quantiles(np.array([len(prompt) // 4 for prompt in self._seen])),
+            too_long=self._too_long,
         )
 
 

@@ -28,6 +28,8 @@ from dql.executor.requests import Answer, Generate, Request, Score, Tokens
 from dql.executor.rows import refusal
 from dql.executor.runtime import Runtime
 from dql.models import Model
+from dql.models.shape import ModelShape
+from dql.planner.hardware import Hardware, Progress
 from dql.session import Session
 
 _START, _END = 1, 2  # control ids of the tiny model: <|im_start|>, <|im_end|>
@@ -138,6 +140,9 @@ class _FakeRuntime(Runtime):
         super().__init__(session.registry, session.catalog, 1)
         self.engines: dict[str, FakeEngine] = {}
         self._default = session.config.model
+
+    def measure(self, base: Hardware, shape: ModelShape, *, thorough: bool, progress: Progress | None) -> Hardware:
+        return base  # an engine that computes nothing has no speed
 
     def engine(self, name: str, tracker: Tracker) -> Engine:
         if name not in self.engines:
