@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from dql.prompts.spec import Part, PromptSpec
 
-_ANSWER_NAMES = {"classify": "Label", "filter": "Answer", "score": "Score"}
+_ANSWER_NAMES = {"classify": "Label", "filter": "Label", "score": "Rating"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,19 +48,15 @@ def plain_frame(spec: PromptSpec) -> tuple[Part, ...]:
 def _task(spec: PromptSpec) -> str:
     """What to choose from, after the user's own instruction."""
     lines = [spec.instruction] if spec.instruction else []
-    if spec.task == "classify":
-        lines.append(f"Labels: {', '.join(spec.labels)}")
-        named = zip(spec.labels, spec.descriptions, strict=False)
-        lines += [f"{label}: {description}" for label, description in named if description]
-    elif spec.task == "filter":
-        lines.append("Is the statement true? Answer Yes or No.")
+    if spec.task == "score":
+        lines.append(f"Rate on a scale from {spec.low} to {spec.high}.")
     else:
-        lines.append(f"Answer with one whole number from {spec.low} to {spec.high}.")
+        lines.append(f"Labels: {', '.join(spec.answers)}")
+    named = zip(spec.labels, spec.descriptions, strict=False)
+    lines += [f"{label}: {description}" for label, description in named if description]
     return "\n".join(lines)
 
 
 def _subject(spec: PromptSpec) -> str:
-    """What the text to judge is called."""
-    if spec.task == "filter":
-        return "Statement: "
-    return "Question: " if spec.task == "score" and not spec.bare else "Text: "
+    """What the text to judge is called; the template of a score is a question that needs no name."""
+    return "" if spec.task == "score" and not spec.bare else "Text: "
