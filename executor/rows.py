@@ -55,10 +55,18 @@ class Row:
         new = self.task.max_tokens - 1 if isinstance(self.task, Generate) else 0
         return len(self.tokens) - self.dense_end + new
 
+    def path(self) -> list[Node]:
+        """All nodes above this row, outermost first."""
+        return [] if self.parent is None else self.parent.path()
+
     def short_nodes(self) -> list[Node]:
         """The nodes above this row that it reads together with its own tokens, outermost first."""
-        path = [] if self.parent is None else self.parent.path()
-        return [node for node in path if not node.dense]
+        return [node for node in self.path() if not node.dense]
+
+    def unshare(self) -> None:
+        """Make all tokens the row's own, none of them stored yet."""
+        self.parent = self.dense_parent = None
+        self.start = self.dense_end = self.done = 0
 
     def answers(
         self,
@@ -166,7 +174,7 @@ def _share(window: Window, residents: Sequence[Resident]) -> None:
     for rank in tree.order.tolist():
         row = window.rows[rank]
         row.parent = tree.parents[rank]
-        for node in [] if row.parent is None else row.parent.path():
+        for node in row.path():
             node.waiting += 1
             row.start = node.end
             if node.dense:

@@ -71,7 +71,7 @@ class Runner:
         starts = np.cumsum([0, *(1 + row.tail for row in complete)])
         scored = [(row, place) for row, place in zip(complete, starts.tolist(), strict=False) if not row.decodes]
         begun = [(row, place) for row, place in zip(complete, starts.tolist(), strict=False) if row.decodes]
-        self._scheduler.start_decoding([row for row, _ in begun])
+        self._scheduler.held.start_decoding([row for row, _ in begun])
         draws = _first_draws(begun, self._scheduler)
         place = int(starts[-1])
         for slab, lanes in step.lanes:
@@ -79,7 +79,8 @@ class Runner:
             place += len(lanes)
         answers = self._score(scored, hidden)
         answers.extend(self._draw(draws, hidden))
-        self._scheduler.compact()
+        if not self._scheduler.waiting:  # else waiting rows fill the gaps
+            self._scheduler.held.compact()
         return answers
 
     def _score(self, rows: Sequence[tuple[Row, int]], hidden: torch.Tensor) -> list[Answer]:
@@ -94,7 +95,7 @@ class Runner:
             scores = labels.log_probs(hidden[places], self._decoder.head).cpu().numpy()
             for (row, _), row_scores in zip(members, scores, strict=True):
                 self._counters.forced += row.tail
-                self._scheduler.finish(row)
+                self._scheduler.held.release(row)
                 answers.extend(row.answers(logprobs=row_scores.copy(), seconds=perf_counter() - row.admitted_at))
         return answers
 
@@ -124,7 +125,7 @@ class Runner:
         count = int(slab.produced[lane]) - by_id
         limited = not by_id and count == slab.limit[lane] and not self._has_stop_text(slab, lane)
         tokens, logprobs = slab.tokens[lane, :count].copy(), slab.logprobs[lane, :count].copy()
-        self._scheduler.finish(row)
+        self._scheduler.held.release(row)
         seconds = perf_counter() - row.admitted_at
         finish = "length" if limited else "stop"
         return list(row.answers(tokens=tokens, logprobs=logprobs, finish=finish, seconds=seconds))
@@ -150,7 +151,7 @@ def _first_draws(begun: Sequence[tuple[Row, int]], scheduler: Scheduler) -> list
     """The rows whose prompts are complete, by slab."""
     by_slab: dict[int, tuple[Slab, list[int], list[int]]] = {}
     for row, place in begun:
-        slab, lane = scheduler.lane(row)
+        slab, lane = scheduler.held.lane(row)
         _, lanes, places = by_slab.setdefault(id(slab), (slab, [], []))
         lanes.append(lane)
         places.append(place)

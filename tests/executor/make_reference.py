@@ -33,16 +33,16 @@ def docstrings() -> list[str]:
 
 
 def main() -> None:
-    """Run transformers on all rows, prompt by prompt and without padding."""
+    """Run transformers on all rows, prompts of similar length together so that little is padded."""
     model = real_model("smollm2")
     tokenizer = model.tokenizer
     head = tokenizer.encode_control("<|im_start|>user\nSay in one sentence what this Python code is for.\n")
     tail = tokenizer.encode_control("<|im_end|>\n<|im_start|>assistant\n")
     flat, offsets = tokenizer.encode_data(docstrings())
-    prompts = [np.concatenate((head, part, tail)) for part in np.split(flat, offsets[1:-1])]
+    prompts = sorted((np.concatenate((head, part, tail)) for part in np.split(flat, offsets[1:-1])), key=len)
     labels = [tokenizer.encode_control(f"{label}<|im_end|>") for label in LABELS]
     peer = Transformers(model)
-    tokens = np.stack([peer.generate([prompt], NEW_TOKENS)[0] for prompt in prompts])
+    tokens = np.stack(peer.generate(prompts, NEW_TOKENS))
     scores = np.stack(peer.score(prompts[::5], [label.tolist() for label in labels]))
     np.savez_compressed(
         FIXTURE,

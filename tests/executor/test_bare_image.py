@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 PROGRAM = """
 import sys
@@ -16,6 +18,8 @@ class Blocked:
 
 sys.meta_path.insert(0, Blocked())
 from pathlib import Path
+
+import pytest
 import numpy as np
 from dql.executor.engine import Engine
 from dql.executor.options import EngineOptions
@@ -30,6 +34,7 @@ assert [answer.failure for answer in found] == [None, None], found
 """
 
 
+@pytest.mark.slow
 def test_the_tiny_model_runs_without_the_rest_of_the_dependencies(model_file: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", PROGRAM, str(model_file)], cwd=ROOT, capture_output=True, text=True
