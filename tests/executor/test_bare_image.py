@@ -18,8 +18,6 @@ class Blocked:
 
 sys.meta_path.insert(0, Blocked())
 from pathlib import Path
-
-import pytest
 import numpy as np
 from dql.executor.engine import Engine
 from dql.executor.options import EngineOptions
