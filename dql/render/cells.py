@@ -59,9 +59,13 @@ def rewrite(column: pa.ChunkedArray, pattern: str, change: Callable[[str], str])
     return pa.chunked_array([_rewrite(chunk, pattern, change) for chunk in column.chunks], type=column.type)
 
 
-def string_rows(table: pa.Table, null: str) -> Iterator[tuple[str, ...]]:
-    """Rows of sanitised text, NULL written as `null`."""
-    columns = [rewrite(column, CONTROL, sanitize_cell).to_pylist() for column in text_columns(table).columns]
+def string_rows(table: pa.Table, null: str, *, keep: str = "") -> Iterator[tuple[str, ...]]:
+    """Rows of sanitised text, NULL written as `null`; control characters in `keep` stay."""
+
+    def clean(text: str) -> str:
+        return sanitize_cell(text, keep=keep)
+
+    columns = [rewrite(column, CONTROL, clean).to_pylist() for column in text_columns(table).columns]
     yield from zip(*([null if cell is None else cell for cell in column] for column in columns), strict=True)
 
 

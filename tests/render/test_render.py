@@ -119,6 +119,18 @@ def test_duckbox_says_what_it_leaves_out() -> None:
     assert len(text(table, "duckbox", max_rows=0).splitlines()) > 12_345
 
 
+def test_few_rows_show_their_text_whole_and_many_one_line_each() -> None:
+    answer = "First line.\n\n" + "word " * 40
+    few = text(pa.table({"answer": [answer]}), "duckbox", width=40)
+    assert few.count("word") == 40 and "\\n" not in few and "…" not in few
+    many = text(pa.table({"answer": [answer] * 30}), "duckbox", width=40)
+    assert many.count("First line.\\n\\n") == 30 and len(many.splitlines()) == 36
+    long = text(pa.table({"answer": ["word " * 2000]}), "duckbox", width=40)
+    assert len(long.splitlines()) == 28 and "word …" in long
+    rules = text(pa.table({"answer": [answer, "short"]}), "duckbox", width=40)
+    assert rules.count("├") == 2, "a rule parts the rows"
+
+
 def awkward() -> pa.Table:
     values = [p for p in terminal_payloads() if not RAW_CONTROL.search(p)]
     return pa.table({"a": [*values, None], "b": [*range(len(values)), None]})
