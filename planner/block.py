@@ -203,7 +203,9 @@ class Block:
         keys: list[ast.OrderItem] = []
         for item in self.query.order_by:
             exprs = [e for _, e in self.items] if item.expr is None else [self.item(item.expr, "ORDER BY")]
-            keys += [replace(item, expr=self.value(expr)) for expr in exprs if not _is_literal(expr)]
+            keys += [
+                replace(item, expr=self.value(expr)) for expr in exprs if expr in self.known or not _is_literal(expr)
+            ]
         return tuple(keys)
 
     def _outermost(self, wanted: Callable[[ast.Node], bool]) -> list[ast.Expr]:

@@ -15,6 +15,7 @@ from dql.planner.environment import Environment
 from dql.planner.examples import bind_examples
 from dql.planner.guards import Inference
 from dql.planner.logical import Column, Decoding, InferCall, Labels, Operator, Prompt
+from dql.planner.vendors import described, own_form
 
 _DECODING = ("max_tokens", "temperature", "top_p", "top_k", "min_p", "stop", "seed")
 _EVERY = ("system", "model", "details", *_DECODING)
@@ -47,7 +48,7 @@ _CLASSIFY = Signature(
     ("text", "labels"),
     2,
     "VARCHAR",
-    ("multi", "instruction", "examples", "calibrate", "categories"),
+    ("multi", "instruction", "examples", "calibrate"),
     "AI_CLASSIFY(body, ['billing', 'bug'])",
 )
 _FILTER = Signature(
@@ -93,7 +94,7 @@ def bind_call(node: ast.Call, env: Environment, prepare: Callable[[ast.Expr], as
         raise UnsupportedError(f"{node.name[-1]} does not run yet", span=node.span, hint="see SHOW FUNCTIONS")
     if node.over is not None or node.filter is not None or node.distinct or node.order_by:
         raise BindError(f"{signature.name} is no aggregate or window function", span=node.span)
-    args, options = _arguments(node, signature)
+    args, options = _arguments(own_form(node, _text_place(node, signature), env.params), signature)
     values = {name: _option(name, value, env) for name, value in options.items()}
     call = InferCall(
         op=signature.op,
@@ -115,6 +116,12 @@ def bind_call(node: ast.Call, env: Environment, prepare: Callable[[ast.Expr], as
     return Inference(call.prompt, replace(call, out=out), span=node.span)
 
 
+def _text_place(node: ast.Call, signature: Signature) -> int:
+    """Number of the positional argument that is the text; a lone one is, even where a model may come first."""
+    positional = [a for a in node.args if not isinstance(a, ast.NamedArg)]
+    return 0 if len(positional) == 1 else signature.positional.index("text")
+
+
 def _arguments(node: ast.Call, signature: Signature) -> tuple[dict[str, ast.Node], dict[str, ast.Node]]:
     args: dict[str, ast.Node] = {}
     options: dict[str, ast.Node] = {}
@@ -130,23 +137,21 @@ def _arguments(node: ast.Call, signature: Signature) -> tuple[dict[str, ast.Node
     if len(positional) > len(signature.positional):
         extra = positional[len(signature.positional)]
         number = len(signature.positional)
-        what = f"{signature.name} takes {number} argument{'' if number == 1 else 's'}"
+        what = f"{_display(node)} takes {number} argument{'' if number == 1 else 's'}"
         raise BindError(what, span=extra.span, hint=_usage(signature))
     for arg in node.args:
         if isinstance(arg, ast.NamedArg):
-            name = {"categories": "labels", "prompt": "text", "endpoint": "model"}.get(
-                arg.name.lower(), arg.name.lower()
-            )
+            name = arg.name.lower()
             into = args if name in signature.positional else options
             if into is options and name not in allowed:
-                hint = name_hint(name, [*allowed, *signature.positional])
-                raise BindError(f"{signature.name} has no option {arg.name}", span=arg.span, hint=hint)
+                hint = name_hint(name, {*allowed, *signature.positional})
+                raise BindError(f"{_display(node)} has no option {arg.name}", span=arg.span, hint=hint)
             if name in into:
                 raise BindError(f"{arg.name} is given twice", span=arg.span)
             into[name] = arg.value
     for name in signature.positional[: signature.required]:
         if name not in args:
-            raise BindError(f"{signature.name} needs {name}", span=node.span, hint=_usage(signature))
+            raise BindError(f"{_display(node)} needs {name}", span=node.span, hint=_usage(signature))
     return args, options
 
 
@@ -156,6 +161,8 @@ def _usage(signature: Signature) -> str:
 
 def _prompt(node: ast.Node, env: Environment, prepare: Callable[[ast.Expr], ast.Expr]) -> Prompt:
     """The one rule of text arguments: a string literal is a template, anything else a value."""
+    if isinstance(node, Prompt):
+        return node
     if isinstance(node, ast.String):
         parts = parse_template(node, inference_names=frozenset(env.macros))
         for part in parts:
@@ -229,6 +236,7 @@ def _labels(node: ast.Node, env: Environment) -> Labels:
         found: object = _texts(node, env)
     else:
         found = constant(node, env.params)
+    found = described(found)
     names = list(found) if isinstance(found, list | tuple | dict) else None
     if names is None or not all(isinstance(name, str) for name in names):
         hint = "write ['billing', 'bug'], {'billing': 'about money', …} or (SELECT name FROM topics)"
@@ -240,8 +248,7 @@ def _labels(node: ast.Node, env: Environment) -> Labels:
         raise BindError(f"label '{twice}' is given twice", span=node.span)
     if len(names) > _MAX_LABELS:
         raise BindError(f"at most {_MAX_LABELS} labels, not {len(names)}", span=node.span)
-    described = tuple(str(v or "") for v in found.values()) if isinstance(found, dict) else ()
-    return Labels(tuple(names), described)
+    return Labels(tuple(names), tuple(str(v or "") for v in found.values()) if isinstance(found, dict) else ())
 
 
 def _texts(node: ast.Subquery, env: Environment) -> list[str]:

@@ -15,6 +15,7 @@ _FILE = re.compile(r"['\"]([^'\"]+\.[A-Za-z]+)['\"]|^no file (.+)$")
 _ALIAS = re.compile(r"Referenced table \"([^\"]+)\" not found")
 _COLUMN = re.compile(r"[Cc]olumn(?: name)? \"([^\"]+)\"|named \"([^\"]+)\"")
 _FUNCTION = re.compile(r"Function with name (\S+) does not exist", re.IGNORECASE)
+_FUNCTIONS = tuple(name for name in INFERENCE_NAMES if "." not in name)
 _READ = "parquet, csv, tsv, json, jsonl and ndjson"
 
 
@@ -49,8 +50,8 @@ def named(error: DqlError, tables: Collection[str]) -> DqlError:
             found = BindError(f"no table {name}, and no kind of file", hint=f"dql reads {_READ} by their suffix")
         else:
             found = BindError(f"no table {name}", hint=name_hint(name, tables))
-    elif (match := _FUNCTION.search(error.message)) is not None and nearest(match[1], INFERENCE_NAMES):
-        found = BindError(f"no function {match[1]}", hint=name_hint(match[1], INFERENCE_NAMES))
+    elif (match := _FUNCTION.search(error.message)) is not None and nearest(match[1], _FUNCTIONS):
+        found = BindError(f"no function {match[1]}", hint=name_hint(match[1], _FUNCTIONS))
     found.excerpt = error.excerpt
     return found
 

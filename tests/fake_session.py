@@ -33,7 +33,7 @@ from dql.planner.hardware import Hardware, Progress
 from dql.session import Session
 
 _START, _END = 1, 2  # control ids of the tiny model: <|im_start|>, <|im_end|>
-_TEXT = re.compile(r"\n\n(?:Text|Statement|Question): (.*)\n(?:Label|Answer|Score):", re.DOTALL)
+_TEXT = re.compile(r"\A(?:[A-Z]\w+: )?(.*?)(?:\n\w+:)?\s*\Z", re.DOTALL)  # "Text: … \nLabel:" in the frame's last part
 _FITS = re.compile(r"The label '(.*?)'.* fits the text: (.*)", re.DOTALL)
 CHOSEN = 0.75
 
@@ -93,8 +93,8 @@ class FakeEngine(Engine):
 
     def _score(self, request: Request, messages: dict[str, str]) -> Answer:
         assert isinstance(request.task, Score)
-        found = _TEXT.search(messages["user"])
-        assert found is not None, messages["user"]
+        found = _TEXT.search(messages["user"].rpartition("\n\n")[2])
+        assert found is not None
         labels = self._model.tokenizer.decode_batch([np.array(label) for label in request.task.labels])
         chosen = choose(found[1], [label.strip() for label in labels])
         scores = np.full(len(labels), log((1 - CHOSEN) / (len(labels) - 1)), np.float32)

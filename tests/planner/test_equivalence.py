@@ -9,7 +9,7 @@ from tests.fake_session import FakeSession
 from tests.planner.generator import TABLES, Generator, oracle
 from tests.planner.running import Row, run
 
-FAST, ALL = range(200), range(200, 2200)
+FAST, ALL = range(60), range(60, 2060)
 
 
 @pytest.fixture
@@ -25,15 +25,19 @@ def comparable(found: list[Row], text: str) -> list[str]:
     return texts if text.endswith("ORDER BY ALL") or " LIMIT " in text[-10:] else sorted(texts)
 
 
-def check(seeds: range, session: FakeSession) -> None:
+def check(seeds: range, session: FakeSession, plain_every: int = 1) -> None:
+    """Compare with DuckDB; one query in `plain_every` runs without rules as well."""
     truth = oracle()
     for seed in seeds:
         query = Generator(seed).query()
         expected = comparable(truth.execute(query.oracle).fetchall(), query.dql)
-        plain, optimised = run(session, query.dql, ()), run(session, query.dql, RULES)
-        assert comparable(plain.rows, query.dql) == expected, f"seed {seed}, no rules: {query.dql}"
+        optimised = run(session, query.dql, RULES)
         assert comparable(optimised.rows, query.dql) == expected, f"seed {seed}: {query.dql}"
         assert len(optimised.asked) == len(set(optimised.asked)), f"seed {seed} asks twice: {query.dql}"
+        if seed % plain_every:
+            continue
+        plain = run(session, query.dql, ())
+        assert comparable(plain.rows, query.dql) == expected, f"seed {seed}, no rules: {query.dql}"
         if "cheap_before_dear" not in optimised.applied:  # AND in another order asks something else
             assert set(optimised.asked) <= set(plain.asked), f"seed {seed} asks more: {query.dql}"
 
@@ -44,11 +48,11 @@ def test_plans_agree_with_duckdb(loaded: FakeSession) -> None:
 
 @pytest.mark.slow
 def test_many_plans_agree_with_duckdb(loaded: FakeSession) -> None:
-    check(ALL, loaded)
+    check(ALL, loaded, plain_every=4)
 
 
 def test_a_condition_parts_the_rows_in_three(loaded: FakeSession) -> None:
-    for seed in range(40):
+    for seed in range(15):
         generator = Generator(seed)
         source, columns = generator.source()
         condition = generator.predicate(columns).dql
@@ -60,7 +64,7 @@ def test_a_condition_parts_the_rows_in_three(loaded: FakeSession) -> None:
 
 
 def test_a_filter_keeps_what_it_is_true_of(loaded: FakeSession) -> None:
-    for seed in range(40):
+    for seed in range(15):
         generator = Generator(seed)
         source, columns = generator.source()
         condition = generator.predicate(columns).dql
