@@ -124,6 +124,16 @@ sys.exit(f"loaded {heavy}" if heavy else 0)
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_is_told_in_one_line() -> None:
+    command = f"{sys.executable} -m dql -c 'SELECT 1' > /dev/full"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 1 and done.stderr == "dql: cannot read or write: No space left on device\n"
+
+
+@pytest.mark.slow
 def test_a_reader_that_leaves_early_is_no_error(home: Path) -> None:
     (home / "long.dql").write_text("SELECT repeat('x', 1000) FROM range(100000)")
     command = f"{sys.executable} -m dql -f long.dql | head -1"

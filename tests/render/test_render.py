@@ -103,7 +103,7 @@ def test_lines_of_a_box_are_equally_wide(mode: str) -> None:
     assert len({width(line, control_codes="ignore") for line in lines}) == 1
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(columns=st.integers(1, 30), limit=st.integers(30, 200), size=st.integers(1, 300))
 def test_duckbox_keeps_to_the_width_it_is_given(columns: int, limit: int, size: int) -> None:
     table = pa.table([["x" * (size * (i % 3))] for i in range(columns)], names=[f"c{i}" for i in range(columns)])
@@ -116,7 +116,7 @@ def test_duckbox_says_what_it_leaves_out() -> None:
     footer = text(table, "duckbox").splitlines()[-1]
     assert "12,345 rows (40 shown)" in footer and "30 columns (" in footer
     assert text(table.slice(0, 0), "duckbox").splitlines()[-1].strip().startswith("0 rows")
-    assert len(text(table, "duckbox", max_rows=0).splitlines()) > 12_345
+    assert len(text(table.select([0]).slice(0, 500), "duckbox", max_rows=0).splitlines()) > 500
 
 
 def test_few_rows_show_their_text_whole_and_many_one_line_each() -> None:
@@ -164,10 +164,10 @@ def test_insert_statements_restore_the_values() -> None:
 
 
 def test_large_tables_cross_block_borders() -> None:
-    table = pa.table({"n": range(120_000), "s": ["x", None, "a\nb"] * 40_000})
-    assert len(json.loads(text(table, "json"))) == 120_000
-    assert sum(1 for _ in csv.reader(io.StringIO(text(table, "csv")))) == 120_001
-    assert text(table, "tabs").count("\n") == 120_001
+    table = pa.table({"n": range(60_000), "s": ["x", None, "a\nb"] * 20_000})
+    assert len(json.loads(text(table, "json"))) == 60_000
+    assert sum(1 for _ in csv.reader(io.StringIO(text(table, "csv")))) == 60_001
+    assert text(table, "tabs").count("\n") == 60_001
 
 
 @pytest.mark.parametrize("mode", MODES)
