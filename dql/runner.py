@@ -6,7 +6,7 @@ The first Ctrl-C stops the query and keeps its finished rows; the second gives u
 import queue
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 
 _POLL = 0.05  # seconds between two looks at whether Ctrl-C was pressed
+
+
+_PATIENCE = 1.0  # seconds that a worker gets to unwind; the process may end right after
 
 
 class HardStop(KeyboardInterrupt):
@@ -36,7 +39,7 @@ def run_statements(
     *,
     progress: "Callable[[Progress], None] | None" = None,
     on_interrupt: Callable[[], None] = lambda: None,
-) -> "Iterator[Result]":
+) -> "Generator[Result]":
     """Each statement's result, computed; the next statement starts when its result is asked for.
 
     After Ctrl-C: the stopped statement's result with `interrupted` set, then no more (KeyboardInterrupt where it has
@@ -60,16 +63,20 @@ def run_statements(
         else:
             results.put(_End(None))
 
-    threading.Thread(target=work, name="dql-query", daemon=True).start()
+    worker = threading.Thread(target=work, name="dql-query", daemon=True)
+    worker.start()
     try:
         while not isinstance(item := _take(results, session, on_interrupt), _End):
             yield item
             asked.release()
-    except BaseException:  # the caller has seen enough, or gave up: nothing more may run behind its back
+    except BaseException as end:  # the caller has seen enough, or gave up: nothing more may run behind its back
         dropped.set()
         asked.release()
         session.cancel()
+        if not isinstance(end, HardStop):
+            worker.join(_PATIENCE)
         raise
+    worker.join(_PATIENCE)
     if item.error is not None:
         raise item.error
 

@@ -64,13 +64,13 @@ class Console:
         progress = None if self.quiet else self._display
         started = time.monotonic()
         try:
-            for result in run_statements(
-                self.session, text, params, progress=progress, on_interrupt=self._say_stopping
-            ):
-                self._display.close()
-                self._show(result, time.monotonic() - started)
-                code = INTERRUPTED if result.interrupted else REJECTED if result.errors().num_rows else code
-                started = time.monotonic()
+            results = run_statements(self.session, text, params, progress=progress, on_interrupt=self._say_stopping)
+            with contextlib.closing(results):
+                for result in results:
+                    self._display.close()
+                    self._show(result, time.monotonic() - started)
+                    code = INTERRUPTED if result.interrupted else REJECTED if result.errors().num_rows else code
+                    started = time.monotonic()
         except KeyboardInterrupt as interrupt:
             if type(interrupt) is not KeyboardInterrupt:
                 raise

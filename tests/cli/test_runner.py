@@ -104,5 +104,5 @@ def test_a_statement_waits_until_its_result_is_asked_for() -> None:
     results = run_statements(cast(Session, session), "")
     next(results)
     assert not session.started.wait(0.05)
-    results.close()  # type: ignore[attr-defined]
+    results.close()
     assert not session.started.is_set()
