@@ -62,11 +62,8 @@ class Scope:
 
     def can_read(self, predicate: ast.Expr) -> bool:
         """Whether a predicate reads columns of FROM alone, no aliases of the select list."""
-        try:
-            self.describe(to_sql(predicate))
-        except DqlError:
-            return False
-        return True
+        columns = [node for node in walk(predicate) if isinstance(node, ast.Column)]
+        return all(len(column.path) > 1 or column.path[0].lower() in self.known for column in columns)
 
     def describe(self, items: str) -> tuple[tuple[str, str], ...]:
         """Names and types of a select list over this FROM."""

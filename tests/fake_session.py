@@ -27,6 +27,7 @@ from dql.executor.progress import Tracker
 from dql.executor.requests import Answer, Generate, Request, Score, Tokens
 from dql.executor.rows import refusal
 from dql.executor.runtime import Runtime
+from dql.history import History, RunRecord
 from dql.models import Model
 from dql.models.shape import ModelShape
 from dql.planner.hardware import Hardware, Progress
@@ -133,6 +134,11 @@ class FakeSession(Session):
     @property
     def asked(self) -> list[str]:
         return [text for engine in self._fake.engines.values() for text in engine.asked]
+
+
+class NoHistory(History):
+    def record(self, run: RunRecord) -> None:
+        """Runs of fake engines teach nothing."""
 
 
 class _FakeRuntime(Runtime):
