@@ -89,6 +89,6 @@ def test_blocks_are_found_with_what_they_print() -> None:
 
 def test_durations_are_settled() -> None:
     assert settled("12 rows in 3.4 s · 1,200 tokens/s") == "12 rows in # s · # tokens/s"
-    assert settled("SCAN t\n│  predicted 7 s ± 3\n-- applied: x\n") == "SCAN t\n#\n-- applied: x\n"
+    assert settled("SCAN t\n│  predicted 7 s ± 3\n-- applied: x\n-- hardware: cpu\n") == "SCAN t\n#\n-- applied: x\n#\n"
     boxes = [f"┌─┐\n│ rows │ seconds │\n├─┤\n│    6 │ {seconds} │\n└─┘\n" for seconds in ("  4.544", " 12.5")]
     assert settled(boxes[0]) == settled(boxes[1]) != settled(boxes[0].replace("6", "7"))
