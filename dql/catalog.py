@@ -8,11 +8,13 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from glob import glob
 from itertools import count
 from typing import Any
 
 import duckdb
 import pyarrow as pa
+import pyarrow.ipc
 
 from dql.config import Config
 from dql.errors import BindError, ConfigError, DqlError, ExecutionError, OutOfMemoryError, ParseError, name_hint
@@ -260,6 +262,26 @@ def _polars_as_arrow(frame: Any) -> object:
     return (collected if hasattr(collected, "columns") else collected.to_frame()).to_arrow()
 
 
+def read_arrow(path: str) -> pa.Table:
+    """The rows of Arrow files, mapped rather than loaded; `path` may have wildcards. Errors name the file."""
+    found = sorted(glob(path))
+    if not found:
+        raise _no_file(path)
+    tables = []
+    for file in found:
+        try:
+            tables.append(pa.ipc.open_file(pa.memory_map(file)).read_all())
+        except (pa.ArrowException, OSError) as error:
+            raise ExecutionError(f"{file} is no Arrow file: {error}") from error
+    return pa.concat_tables(tables, promote_options="default")
+
+
+def _no_file(path: str) -> BindError:
+    error = BindError(f"no file {path}", hint="paths are relative to the folder that dql runs in")
+    error.excerpt = path, 0
+    return error
+
+
 def is_frame(value: object) -> bool:
     """Whether a variable of the caller can stand for a table."""
     kind = type(value)
@@ -318,8 +340,6 @@ def translate(error: duckdb.Error) -> DqlError:
         found.excerpt = line.removeprefix("...").removesuffix("..."), caret - cut
     elif (name := _NAMED.search(found.message)) is not None:
         found.excerpt = (name[1] or name[2]).rpartition(".")[2], 0
-    elif (missing := _MISSING.search(str(error))) is not None:
-        found.excerpt = missing[1], 0
     return found
 
 
@@ -336,7 +356,7 @@ def _translate(error: duckdb.Error, text: str) -> DqlError:
     if isinstance(error, duckdb.BinderException | duckdb.CatalogException):
         return BindError(message, hint=hint)
     if (missing := _MISSING.search(message)) is not None:
-        return BindError(f"no file {missing[1]}", hint="paths are relative to the folder that dql runs in")
+        return _no_file(missing[1])
     if isinstance(error, duckdb.IOException | duckdb.HTTPException | duckdb.PermissionException):
         return ExecutionError(message, hint=hint)
     if isinstance(error, duckdb.ResourceInUseException):

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
-from dql.catalog import Catalog, TableInfo, is_frame
+from dql.catalog import Catalog, TableInfo, is_frame, read_arrow
 from dql.config import Config
 from dql.errors import BindError, DqlError
 from dql.grammar import ast
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 _SOURCES = re.compile(
     r"(?:\b(?:from|join|copy|summarize|describe)\b|,|\A\s*table\b)\s*\(?\s*\"?([A-Za-z_]\w*)", re.IGNORECASE
 )
+
+
+_ARROW_FILES = re.compile(r"(?:\b(?:from|join)\b|,)\s*\(?\s*'((?:[^']|'')+\.(?:arrow|feather|ipc))'", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +213,8 @@ class Session:
 
     def _find_frames(self, text: str, variables: Mapping[str, object]) -> None:
         """Register the caller's frames that the text reads from; tables of the session and given ones come first."""
+        for path in {match[1].replace("''", "'") for match in _ARROW_FILES.finditer(text)}:
+            self.catalog.register(path, read_arrow(path))  # DuckDB takes a path of no kind it knows for a table's name
         for name in {match[1] for match in _SOURCES.finditer(text)}:
             if name not in variables or not is_frame(variables[name]):
                 continue

@@ -16,7 +16,7 @@ _ALIAS = re.compile(r"Referenced table \"([^\"]+)\" not found")
 _COLUMN = re.compile(r"[Cc]olumn(?: name)? \"([^\"]+)\"|named \"([^\"]+)\"")
 _FUNCTION = re.compile(r"Function with name (\S+) does not exist", re.IGNORECASE)
 _FUNCTIONS = tuple(name for name in INFERENCE_NAMES if "." not in name)
-_READ = "parquet, csv, tsv, json, jsonl and ndjson"
+_READ = "parquet, csv, tsv, json, jsonl, ndjson, arrow and feather"
 
 
 def placed(error: DqlError, node: ast.Node, columns: Collection[str] | None, env: Environment) -> DqlError:

@@ -26,6 +26,7 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (folder / "ragged.csv").write_text("id,body\n1,one\n2,two,three,four\n")
     (folder / "broken.jsonl").write_text('{"id": 1, "body": "one"}\n{"id": 2, "bo\n')
     (folder / "zero.csv").write_bytes(b"")
+    (folder / "broken.arrow").write_bytes(b"ARROW1\0\0 and no more")
     (folder / "nothing").mkdir()
     monkeypatch.chdir(folder)
     return folder

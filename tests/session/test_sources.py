@@ -49,11 +49,13 @@ def write_file(name: str, write: Callable[[Path], object]) -> Callable[[Path], s
         write_file("rows.jsonl", ROWS.write_ndjson),
         write_file("rows.ndjson", ROWS.write_ndjson),
         write_file("rows.json", ROWS.write_json),
+        write_file("rows.arrow", ROWS.write_ipc),
+        write_file("rows.feather", ROWS.write_ipc),
         write_file('it\'s "odd" {name}.csv', ROWS.write_csv),
         write_parts,
         write_hive,
     ],
-    ids=["parquet", "csv", "tsv", "jsonl", "ndjson", "json", "odd name", "glob", "hive"],
+    ids=["parquet", "csv", "tsv", "jsonl", "ndjson", "json", "arrow", "feather", "odd name", "glob", "hive"],
 )
 def test_files_are_read_by_their_suffix(source: Callable[[Path], str], session: FakeSession, tmp_path: Path) -> None:
     folder = tmp_path / "data"
