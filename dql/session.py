@@ -139,6 +139,8 @@ class Session:
         self._cancelled.set()
         if self._running is not None:
             self._running.context.cancelled.set()
+        if self._runtime is not None:
+            self._runtime.cancel()
         self.catalog.interrupt()
 
     def close(self) -> None:

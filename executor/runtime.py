@@ -151,6 +151,11 @@ class Runtime:
         self._engines.move_to_end(name)
         return self._engines[name]
 
+    def cancel(self) -> None:
+        """Stop every engine's open runs within a step, from any thread."""
+        for engine in list(self._engines.values()):
+            engine.cancel()
+
     def forget(self, name: str) -> None:
         """Drop what is loaded under a name that now means something else."""
         self._models.pop(name, None)
