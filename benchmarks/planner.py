@@ -11,26 +11,27 @@ workload generates, the prediction is made for the lengths that came. Seconds ar
 
 import argparse
 import os
-import platform
 import statistics
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, process_time
 
 import pyarrow as pa
+import torch
 
 from benchmarks.tables import GUIDELINES
 from dql.config import Config
 from dql.estimate import estimate
+from dql.executor import calibrate, call
 from dql.explaining import modelled
 from dql.grammar.ast import QueryStatement
 from dql.grammar.parser import parse
 from dql.models.shape import ModelShape
 from dql.planner.candidates import PricedCall, Space, frame, price
-from dql.planner.hardware import hardware_named
+from dql.planner.hardware import cpu_versions, hardware_named
 from dql.planner.workload import Workload as Asked
 from dql.session import Session
 from dql.statements import Call, begin, plan
@@ -110,17 +111,24 @@ def main() -> None:
     parser.add_argument("--model", default="smollm2")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--quick", action="store_true", help="the profile of first use instead of a full calibration")
+    parser.add_argument(
+        "--cpu-seconds", action="store_true", help="CPU time of one thread, on a shared machine"
+    )
     parser.add_argument("--search", action="store_true", help="only time the search")
     options = parser.parse_args()
     print("\n".join(search_report()))
     if options.search:
         return
+    if options.cpu_seconds:
+        torch.set_num_threads(1)
+        for module in (calibrate, call):
+            setattr(module, "perf_counter", process_time)  # noqa: B010
     with tempfile.TemporaryDirectory() as folder:
         lines = []
         for line in run_all(Path(folder), options.model, options.repeats, thorough=not options.quick):
             print(f"{line.name}: {line.predicted:.2f} s predicted, {line.seconds:.2f} s measured", file=sys.stderr)
             lines.append(line)
-    print("\n".join(report(lines, options.model, options.quick)))
+    print("\n".join(report(lines, options)))
 
 
 def run_all(home: Path, model: str, repeats: int, *, thorough: bool) -> Iterator[Line]:
@@ -146,15 +154,15 @@ def run_one(session: Session, workload: Workload, repeats: int) -> Line:
         query = workload.query.replace("{g}", rules)
         (statement,) = parse(query)
         assert isinstance(statement, QueryStatement)
-        call = Call(session, query, {}, None)
-        planned = plan(statement.query, call)
+        around = Call(session, query, {}, None)
+        planned = plan(statement.query, around)
         if repeat == 0:
             found = estimate(planned, session, {})
             assert found.choice is not None
             before = found.choice.best.cost.seconds
             place = found.choice.best.placement
             chosen = f"{place.max_rows} × {place.step_tokens}"
-        run, found = begin(planned, call)
+        run, found = begin(planned, around)
         for _ in run.batches():
             pass
         if repeat:
@@ -176,16 +184,17 @@ def texts(workload: Workload, seed: int) -> pa.Table:
     return pa.table({"body": [bodies[row % distinct] for row in range(workload.rows)]})
 
 
-def report(lines: Sequence[Line], model: str, quick: bool) -> list[str]:
+def report(lines: Sequence[Line], options: argparse.Namespace) -> list[str]:
     """The table and its summary."""
     errors = sorted(line.error for line in lines)
     p90 = errors[min(len(errors) - 1, int(0.9 * len(errors)))]
     load = " ".join(f"{x:.1f}" for x in os.getloadavg())
     return [
-        f"# Predicted and measured seconds, {model}",
+        f"# Predicted and measured seconds, {options.model}",
         "",
-        f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, load averages {load} at the end; "
-        f"{'quick profile' if quick else 'full calibration'}; medians of {len(lines[0].measured)} runs.",
+        f"{cpu_versions(0)['cpu']}, {os.cpu_count()} cores, load averages {load} at the end; "
+        f"{'CPU seconds of one thread' if options.cpu_seconds else 'wall clock'}; "
+        f"{'quick profile' if options.quick else 'full calibration'}; medians of {len(lines[0].measured)} runs.",
         "",
         "| workload | batch × chunk | predicted before | predicted for what came | measured | ratio |",
         "|---|---|---|---|---|---|",

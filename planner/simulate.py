@@ -146,6 +146,7 @@ class _Player:
             count = min(todo, max(left - work.tail, 1))
             self._admit(self._waiting)
             used += count
+            room -= 0 if count < todo else work.tail
             if count < todo:
                 self._part += count
                 break

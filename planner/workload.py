@@ -60,7 +60,8 @@ class Workload:
     def as_run(self, distinct: int, outputs: Lengths) -> "Workload":
         """The same with the rows that ran and the tokens that they drew."""
         rows = max(self.rows * distinct // max(self.distinct, 1), distinct)
-        return replace(self, rows=rows, distinct=distinct, outputs=outputs or self.outputs, sure=True)
+        drawn = (outputs or self.outputs) if self.decodes else ()
+        return replace(self, rows=rows, distinct=distinct, outputs=drawn, sure=True)
 
     def with_max_tokens(self, count: int) -> "Workload":
         """The same with answers cut at `count` tokens."""

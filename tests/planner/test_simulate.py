@@ -107,3 +107,11 @@ def test_kv_slots_count_every_row_at_its_longest() -> None:
     assert kv_slots(work, 1000, 1024).tolist() == 80 + 100 * (24 + 31)
     scored = Workload(100, 100, 80, (24.0,), tail=2)
     assert kv_slots(scored, 1, 260).tolist() == 80 + 10 * 26
+
+
+def test_a_finished_run_replaces_only_what_was_not_known() -> None:
+    drawn = Workload(100, 50, 0, (20.0,), outputs=(1.0, 60.0), longest_output=60, sure=False)
+    ran = drawn.as_run(25, (5.0, 9.0))
+    assert (ran.rows, ran.distinct, ran.outputs, ran.sure) == (50, 25, (5.0, 9.0), True)
+    scored = Workload(100, 50, 0, (20.0,), tail=2)
+    assert not scored.as_run(50, (1.0,)).decodes  # an answer of labels draws nothing
