@@ -121,7 +121,7 @@ def main() -> None:
     lines = [Line(build_prompts(model, workload, texts), [], {}, {}) for workload in WORKLOADS]
     for repeat in range(options.repeats):
         for line in lines:
-            _measure(line, engine, peers, options.peer_rows, first=repeat == 0)
+            measure(line, engine, peers, options.peer_rows, first=repeat == 0)
     rate = gemm_rate(model.shape)
     print(report(model, lines, rate, options))
 
@@ -161,7 +161,8 @@ def run_dql(engine: Engine, prompts: Prompts) -> tuple[float, list[Answer]]:
     return perf_counter() - began, answers
 
 
-def _measure(line: Line, engine: Engine, peers: Sequence[Peer], peer_rows: int, *, first: bool) -> None:
+def measure(line: Line, engine: Engine, peers: Sequence[Peer], peer_rows: int, *, first: bool) -> None:
+    """One run of dql and of every peer; the first one also compares their outputs."""
     prompts = line.prompts
     if first:
         line.flops = row_flops(engine, prompts.tokens, prompts.task)
