@@ -111,9 +111,7 @@ def main() -> None:
     parser.add_argument("--model", default="smollm2")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--quick", action="store_true", help="the profile of first use instead of a full calibration")
-    parser.add_argument(
-        "--cpu-seconds", action="store_true", help="CPU time of one thread, on a shared machine"
-    )
+    parser.add_argument("--cpu-seconds", action="store_true", help="CPU time of one thread, on a shared machine")
     parser.add_argument("--search", action="store_true", help="only time the search")
     options = parser.parse_args()
     print("\n".join(search_report()))
