@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from dql.errors import UnsupportedError
+from dql.executor.options import LoadFormat
 from dql.executor.requests import Tokens
 from dql.executor.weights import Weights, open_weights
 from dql.models.model import Model
@@ -49,8 +50,8 @@ class Transformers:
 
     name = "transformers"
 
-    def __init__(self, model: Model) -> None:
-        self._model = llama(model.shape, open_weights(model))
+    def __init__(self, model: Model, load_format: LoadFormat = "auto") -> None:
+        self._model = llama(model.shape, open_weights(model, load_format))
 
     def generate(self, prompts: Sequence[Tokens], new_tokens: int) -> list[NDArray[np.int64]]:
         outputs: list[NDArray[np.int64]] = []
@@ -115,4 +116,4 @@ def llama(shape: ModelShape, weights: Weights) -> Any:
     return model
 
 
-PEERS: Mapping[str, Callable[[Model], Peer]] = {"transformers": Transformers}
+PEERS: Mapping[str, Callable[[Model, LoadFormat], Peer]] = {"transformers": Transformers}

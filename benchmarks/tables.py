@@ -23,13 +23,12 @@ import numpy as np
 import torch
 
 from benchmarks.arithmetic import gemm_rate, row_flops
+from benchmarks.models import add_model_options, chosen_model
 from benchmarks.peers import PEERS, Peer
-from dql.config import Config
 from dql.executor.engine import Engine
 from dql.executor.options import EngineOptions
 from dql.executor.requests import Answer, Generate, Request, Score, Task, Tokens
 from dql.models.model import Model
-from dql.models.registry import Registry
 
 CHARACTERS = 80
 LABELS = ("positive", "negative")
@@ -114,10 +113,10 @@ class Line:
 def main() -> None:
     """Run the table and print it as Markdown."""
     options = _options()
-    model = Registry(Config.load().models_dir).resolve(options.model)
+    model = chosen_model(options)
     texts = read_texts(options.data, options.column, options.rows)
-    engine = Engine.load(model, EngineOptions(max_rows=options.max_rows))
-    peers = [PEERS[name](model) for name in options.peers]
+    engine = Engine.load(model, EngineOptions(max_rows=options.max_rows, load_format=options.load_format))
+    peers = [PEERS[name](model, options.load_format) for name in options.peers]
     lines = [Line(build_prompts(model, workload, texts), [], {}, {}) for workload in WORKLOADS]
     for repeat in range(options.repeats):
         for line in lines:
@@ -216,7 +215,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="a CSV file")
     parser.add_argument("--column", required=True, help="its column of texts")
-    parser.add_argument("--model", default="smollm2")
+    add_model_options(parser)
     parser.add_argument("--rows", type=int, default=256)
     parser.add_argument("--peer-rows", type=int, default=32, help="rows that peers run, from the first on")
     parser.add_argument("--peers", nargs="*", choices=sorted(PEERS), default=["transformers"])

@@ -7,7 +7,6 @@ more repeats. Figures become shares of the machine's speed of light, as `Hardwar
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from math import prod
 from time import perf_counter
 
 import numpy as np
@@ -16,7 +15,6 @@ import torch
 from dql.executor.attention import SharedRun, StepAttention
 from dql.executor.block_pool import Block
 from dql.executor.engine import Engine
-from dql.executor.models import names
 from dql.executor.models.decoder import Decoder, PackedTokens
 from dql.executor.models.head import Head
 from dql.executor.models.linear import packing_works
@@ -24,7 +22,7 @@ from dql.executor.options import EngineOptions
 from dql.executor.requests import Generate, Request, Score
 from dql.executor.slab import Slab
 from dql.executor.step import Segment, StepBuilder
-from dql.executor.weights import Weights
+from dql.executor.weights import dummy_weights
 from dql.kernels.kv_cache import KVCache
 from dql.models.shape import ModelShape
 from dql.planner.hardware import Curve, Hardware, Operators, Progress, cpu_versions, layer_key, total_memory
@@ -162,28 +160,9 @@ def _bandwidth(clock: _Clock) -> float:
     return _READ / clock.time(values.sum)
 
 
-class _RandomSource:
-    """Tensors of any name of a checkpoint of this shape, all parts of one run of random numbers."""
-
-    def __init__(self, shape: ModelShape, table: names.NameTable) -> None:
-        sizes = names.role_shapes(shape)
-        self._sizes = {name: sizes[role] for role, name in table.model.items() if role != "rope_divisors"}
-        for layer in range(shape.num_layers):
-            self._sizes |= {table.name(role, layer) or role: sizes[role] for role in table.layer}
-        self._values = torch.randn(max(prod(size) for size in self._sizes.values())).mul_(0.02)
-
-    def names(self) -> frozenset[str]:
-        return frozenset(self._sizes)
-
-    def read(self, name: str) -> torch.Tensor:
-        size = self._sizes[name]
-        return self._values[: prod(size)].view(size).clone()
-
-
 def _decoder(shape: ModelShape) -> Decoder:
     """A decoder of random weights, laid out as a loaded one is."""
-    table = names.GGUF
-    weights = Weights(_RandomSource(shape, table), shape, table)
+    weights = dummy_weights(shape)
     cpu = torch.device("cpu")
     return Decoder(shape, weights, context=4096, device=cpu, dtype=torch.float32, packed=packing_works())
 

@@ -56,7 +56,8 @@ class Engine:
         free = available_memory() if device.type == "cpu" else torch.cuda.mem_get_info(device)[0]
         memory = plan_memory(model.shape, options, free)
         memory.check()
-        weights, packed = open_weights(model), device.type == "cpu" and packing_works()
+        weights = open_weights(model, options.load_format)
+        packed = device.type == "cpu" and packing_works()
         if model.is_encoder:
             return cls(Encoder(model.shape, weights, device=device, dtype=torch.float32, packed=packed), options)
         context = options.context_of(model.shape)

@@ -2,10 +2,13 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 from dql.errors import ConfigError
 from dql.executor.requests import Answer
 from dql.models.shape import ModelShape
+
+LoadFormat = Literal["auto", "dummy"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,7 +18,8 @@ class EngineOptions:
     device: 'cpu' or 'cuda[:n]'. kv_bytes: memory for keys and values; None: a quarter of what is free.
     step_tokens: most tokens of one step. max_rows: most rows decoding at once. window: requests planned together, for
     equal requests and shared prefixes, and window_tokens about the most tokens of these. context: most tokens of a
-    prompt and its answer; None: the model's own bound.
+    prompt and its answer; None: the model's own bound. load_format: 'dummy' takes random weights of the model's shape,
+    for performance work, and reads no weight file.
     """
 
     device: str = "cpu"
@@ -25,8 +29,11 @@ class EngineOptions:
     window: int = 4096
     window_tokens: int = 1 << 20
     context: int | None = None
+    load_format: LoadFormat = "auto"
 
     def __post_init__(self) -> None:
+        if self.load_format not in get_args(LoadFormat):
+            raise ConfigError(f"load_format is {self.load_format!r}", hint="it is 'auto' or 'dummy'")
         for name in ("step_tokens", "max_rows", "window", "window_tokens"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")

@@ -4,6 +4,7 @@ Nothing is decoded before it is asked for, so that a loading model holds one den
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -13,7 +14,9 @@ from safetensors import SafetensorError, safe_open
 
 from dql.errors import ConfigError, ExecutionError
 from dql.executor.dequantize import dequantize
+from dql.executor.dummy import DummySource
 from dql.executor.models import names
+from dql.executor.options import LoadFormat
 from dql.models.gguf import GgufFile
 from dql.models.model import Model
 from dql.models.shape import ModelShape
@@ -115,8 +118,22 @@ class Weights:
         return torch.cat([self.get(role, layer) for role in roles])
 
 
-def open_weights(model: Model) -> Weights:
+def dummy_weights(shape: ModelShape) -> Weights:
+    """Random weights of this shape, see DummySource."""
+    table = names.GGUF if shape.causal else names.GGUF_BERT
+    plain = replace(shape, rope_interleaved=False)  # random rows are in no order that would have to be undone
+    return Weights(DummySource(plain, table), plain, table)
+
+
+def open_weights(model: Model, load_format: LoadFormat = "auto") -> Weights:
     """The weights of a model whose headers have been checked. Raises ConfigError where they are another kind's."""
+    if load_format == "dummy":
+        return dummy_weights(model.shape)
+    if not model.files:
+        raise ConfigError(
+            f"{model.path}: it describes a model whose weights are not at hand",
+            hint="name the checkpoint's folder; measurements may load random weights with load_format='dummy'",
+        )
     if model.gguf is not None:
         return Weights(GgufSource(model.gguf), model.shape, names.GGUF if model.shape.causal else names.GGUF_BERT)
     source = SafetensorsSource(model.files)

@@ -15,15 +15,16 @@ from dql.models.tokenizer import Tokenizer
 from dql.models.vocabulary_gguf import gguf_vocabulary
 from dql.models.vocabulary_json import json_vocabulary, read_json
 
-Format = Literal["gguf", "safetensors"]
+Format = Literal["gguf", "safetensors", "config"]
 
 
 @dataclass(frozen=True)
 class Model:
     """A model whose files are on this machine and whose headers have been checked; no weight has been read.
 
-    name: as queries and plans print it. uri: where it came from. path: a GGUF file, or a folder of safetensors whose
-    weight files are `files`. license: the terms it is under, as its files or its source name them.
+    name: as queries and plans print it. uri: where it came from. path: a GGUF file, a folder of safetensors whose
+    weight files are `files`, or a config.json alone, whose weights are not at hand. license: the terms it is under, as
+    its files or its source name them.
     """
 
     name: str
@@ -41,14 +42,14 @@ class Model:
         """Built on first use. Raises ConfigError or UnsupportedError."""
         if self.gguf is not None:
             return Tokenizer(gguf_vocabulary(self.gguf.metadata))
-        return Tokenizer(json_vocabulary(self.path))
+        return Tokenizer(json_vocabulary(self.path.parent if self.format == "config" else self.path))
 
     @cached_property
     def digest(self) -> str:
         """SHA-256 in hex of what the model computes: its weights, and for folders the config that shapes them."""
         if self.format == "gguf":
             return file_digest(self.path)
-        return files_digest([*self.files, self.path / "config.json"])
+        return files_digest([*self.files, self.path if self.format == "config" else self.path / "config.json"])
 
     @cached_property
     def chat_template(self) -> ChatTemplate | None:
@@ -83,7 +84,7 @@ def open_model(
     context_length: int | None = None,
     template: str | None = None,
 ) -> Model:
-    """Read the headers of a GGUF file or safetensors folder.
+    """Read the headers of a GGUF file or safetensors folder, or a config.json alone, whose weights are not at hand.
 
     root: the folder that links inside a safetensors folder may not leave (itself by default). context_length lowers
     the trained context. Raises ConfigError or UnsupportedError naming the file.
@@ -92,6 +93,9 @@ def open_model(
         raise ConfigError(f"{path}: pickle weights are not supported", hint=PICKLE_HINT)
     if path.is_dir():
         model = _open_folder(path, name, uri, root)
+    elif path.suffix == ".json":
+        shape = ModelShape.from_hf_config(read_json(path, required=True))
+        model = Model(name=name, uri=uri, path=path, format="config", shape=shape, files=())
     elif path.suffix == ".safetensors":
         raise ConfigError(f"{path}: name the folder, which also holds config.json and tokenizer.json")
     else:

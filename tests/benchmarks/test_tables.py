@@ -32,7 +32,7 @@ def test_a_table_is_measured_and_printed(model_file: Path) -> None:
     texts = [f"film {number} was a {'joy' if number % 3 else 'bore'}" for number in range(20)]
     lines = [Line(build_prompts(model, workload, texts), [], {}, {}) for workload in WORKLOADS]
     for line in lines:
-        measure(line, engine, [PEERS["transformers"](model)], 20, first=True)
+        measure(line, engine, [PEERS["transformers"](model, "auto")], 20, first=True)
     assert all(line.same == {"transformers": 1.0} for line in lines)
     table = report(model, lines, gemm_rate(model.shape), Namespace(rows=20, peer_rows=20, repeats=1)).splitlines()
     assert len({line.count("|") for line in table[2:]}) == 1
