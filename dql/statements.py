@@ -131,11 +131,10 @@ def begin(planned: Planned, call: Call) -> "tuple[Run, Estimate]":
         limit=contract.setting("reject_limit"),  # type: ignore[arg-type]
         on_overflow=str(contract.setting("on_overflow")),
         rejects=contract.setting("rejects"),  # type: ignore[arg-type]
+        row_timeout=contract.setting("row_timeout"),  # type: ignore[arg-type]
     )
     if policy.rejects is not None:
         _check_folder(policy.rejects, None)
-    if contract.setting("row_timeout") is not None:
-        raise UnsupportedError("row_timeout does not run yet", hint="cancel the query, or bound max_tokens")
     found = estimate(planned, call.session, call.params, running=True)
     query = placed(planned.query, placement(planned.contract, found.choice))
     run = call.session.runtime.start(query, policy, call.params, call.progress)

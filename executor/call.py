@@ -179,7 +179,7 @@ class CallRunner:
         context.tracker.phase("running", self.call.label)
         before, began = replace(engine.counters), perf_counter()
         sizes = {"max_rows": place.max_rows, "step_tokens": place.step_tokens, "kv_slots": place.kv_slots}
-        running = engine.run(requests, **sizes)
+        running = engine.run(requests, **sizes, row_timeout=context.policy.row_timeout)
         try:
             for done, found in enumerate(running, 1):
                 if found.failure is not None and found.failure.kind == "cancelled":

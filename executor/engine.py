@@ -72,17 +72,20 @@ class Engine:
         max_rows: int | None = None,
         step_tokens: int | None = None,
         kv_slots: int | None = None,
+        row_timeout: float | None = None,
     ) -> Generator[Answer]:
         """Answer requests, pulled a window at a time, as they finish; closing the iterator frees all they hold.
 
         max_rows: most rows decoding at once in this run, and step_tokens: most tokens of a step, instead of the
-        engine's. kv_slots: most token slots of the KV cache that the run takes. A request that cannot be answered has
-        an answer with a Failure; nothing that a request holds raises.
+        engine's. kv_slots: most token slots of the KV cache that the run takes. row_timeout: seconds from a row's
+        admission, after which it fails before its next step. A request that cannot be answered has an answer with a
+        Failure; nothing that a request holds raises.
         """
         options = replace(
             self.options,
             max_rows=max_rows or self.options.max_rows,
             step_tokens=step_tokens or self.options.step_tokens,
+            row_timeout=row_timeout or self.options.row_timeout,
         )
         run = self._start(iter(requests), options, kv_slots)
         self._open.add(run)

@@ -18,8 +18,8 @@ class EngineOptions:
     device: 'cpu' or 'cuda[:n]'. kv_bytes: memory for keys and values; None: a quarter of what is free.
     step_tokens: most tokens of one step. max_rows: most rows decoding at once. window: requests planned together, for
     equal requests and shared prefixes, and window_tokens about the most tokens of these. context: most tokens of a
-    prompt and its answer; None: the model's own bound. load_format: 'dummy' takes random weights of the model's shape,
-    for performance work, and reads no weight file.
+    prompt and its answer; None: the model's own bound. row_timeout: seconds after which a row that still runs is given
+    up. load_format: 'dummy' takes random weights of the model's shape, for performance work, and reads no weight file.
     """
 
     device: str = "cpu"
@@ -29,6 +29,7 @@ class EngineOptions:
     window: int = 4096
     window_tokens: int = 1 << 20
     context: int | None = None
+    row_timeout: float | None = None
     load_format: LoadFormat = "auto"
 
     def __post_init__(self) -> None:

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from time import perf_counter
 
 import torch
 
@@ -66,6 +67,8 @@ class DecoderRun:
                 yield from self._pull()
             elif self._scheduler.idle:
                 return
+            elif overdue := self._drop_overdue():
+                yield from overdue
             else:
                 yield from self._step()
         with self._loaded.lock:
@@ -109,6 +112,16 @@ class DecoderRun:
                 return self._refuse_first(str(error).splitlines()[0])
         self._loaded.counters.count(answers)
         return answers
+
+    def _drop_overdue(self) -> Sequence[Answer]:
+        """Give up on the rows that took too long, each for itself."""
+        limit = self._options.row_timeout
+        if limit is None:
+            return []
+        with self._loaded.lock:
+            rows = self._scheduler.drop_overdue(perf_counter() - limit)
+        message = f"no answer within {limit:g} s of its start (row_timeout)"
+        return self._failed(rows, Failure("timeout", message, retryable=True)) if rows else []
 
     def _refuse_first(self, reason: str) -> Sequence[Answer]:
         """Give up on the one row that cannot run even alone, and go on with the others at full steps."""

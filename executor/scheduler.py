@@ -105,14 +105,27 @@ class Scheduler:
         self.held.release(row)
         return row
 
+    def drop_overdue(self, since: float) -> list[Row]:
+        """Take out the rows that were admitted before `since` and are not done."""
+        rows = [row for row in self._unfinished() if 0 < row.admitted_at < since]
+        overdue = {id(row) for row in rows}
+        self.waiting = deque(row for row in self.waiting if id(row) not in overdue)
+        for row in rows:
+            self.held.release(row)
+        return rows
+
     def give_up(self) -> list[Row]:
         """Free everything; returns the rows that were not done."""
-        rows = list(self.waiting)
-        for slab in self.held.slabs:
-            rows.extend(row for row, live in zip(slab.rows, slab.live, strict=True) if row is not None and live)
+        rows = self._unfinished()
         self.waiting.clear()
         for row in rows:
             self.held.release(row)
+        return rows
+
+    def _unfinished(self) -> list[Row]:
+        rows = list(self.waiting)
+        for slab in self.held.slabs:
+            rows.extend(row for row, live in zip(slab.rows, slab.live, strict=True) if row is not None and live)
         return rows
 
     def _plan_prompts(self, room: int) -> list[Planned]:

@@ -85,7 +85,7 @@ SETTING_KINDS = {
         SettingKind("reject_limit", None, "share_or_count", "stop past this share or count of failed rows", low=0),
         SettingKind("rejects", None, "str", "Parquet file that collects failed rows"),
         SettingKind("on_overflow", "null", "str", "prompts over the context", choices=("null", "truncate_middle")),
-        SettingKind("row_timeout", None, "seconds", "give up on a row after this long", low=0),
+        SettingKind("row_timeout", None, "seconds", "give up on a row that runs for this long", low=1e-3),
         SettingKind("deterministic", False, "bool", "same answers whatever the batch"),
         SettingKind("best_effort", False, "bool", "run the nearest plan when no plan meets the contract"),
     )
@@ -142,10 +142,11 @@ def setting_value(name: str, value: object, unit: str = "", *, span: Span | None
     if kind.choices and isinstance(converted, str):
         converted = converted.lower()
     if isinstance(converted, int | float) and not isinstance(converted, bool):
+        base = " s" if kind.kind == "seconds" else ""
         if kind.low is not None and converted < kind.low:
-            raise BindError(f"{name} must be at least {kind.low:g}, not {converted:g}", span=span)
+            raise BindError(f"{name} must be at least {kind.low:g}{base}, not {converted:g}{base}", span=span)
         if kind.high is not None and converted > kind.high:
-            raise BindError(f"{name} must be at most {kind.high:g}, not {converted:g}", span=span)
+            raise BindError(f"{name} must be at most {kind.high:g}{base}, not {converted:g}{base}", span=span)
     return converted
 
 

@@ -104,13 +104,14 @@ class LimitExec(PhysicalPlan):
 class ErrorPolicy:
     """What a failed row does: `on_error` null, skip or fail; `limit` is a count (int) or share (float) or None.
 
-    rejects: the Parquet file that lists failed rows.
+    rejects: the Parquet file that lists failed rows. row_timeout: seconds that a row may run.
     """
 
     on_error: str = "null"
     limit: int | float | None = None
     on_overflow: str = "null"
     rejects: str | None = None
+    row_timeout: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

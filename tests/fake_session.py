@@ -21,10 +21,11 @@ from pathlib import Path
 import numpy as np
 
 from dql.config import Config
+from dql.executor.answers import answer
 from dql.executor.engine import Engine
 from dql.executor.options import Counters
 from dql.executor.progress import Tracker
-from dql.executor.requests import Answer, Generate, Request, Score, Tokens
+from dql.executor.requests import Answer, Failure, Generate, Request, Score, Tokens
 from dql.executor.rows import refusal
 from dql.executor.runtime import Runtime
 from dql.history import History, RunRecord
@@ -56,8 +57,9 @@ class FakeEngine(Engine):
         max_rows: int | None = None,
         step_tokens: int | None = None,
         kv_slots: int | None = None,
+        row_timeout: float | None = None,
     ) -> Generator[Answer]:
-        """One answer per request; those that a real engine refuses are refused."""
+        """One answer per request; those that a real engine refuses are refused. "endless" rows run until a timeout."""
         for request in requests:
             shape = self._model.shape
             if failure := refusal(request.tokens, request.task, shape.context_length, shape.vocab_size):
@@ -66,8 +68,12 @@ class FakeEngine(Engine):
                 continue
             messages = self._messages(request.tokens)
             self.asked.append("\n".join(messages.values()))
-            answer = self._generate if isinstance(request.task, Generate) else self._score
-            yield answer(request, messages)
+            if row_timeout is not None and "endless" in messages["user"]:
+                overdue = Failure("timeout", f"no answer within {row_timeout:g} s", retryable=True)
+                yield answer(request.id, prompt_tokens=len(request.tokens), failure=overdue)
+                continue
+            does = self._generate if isinstance(request.task, Generate) else self._score
+            yield does(request, messages)
 
     def _messages(self, tokens: Tokens) -> dict[str, str]:
         """Text by role. Only control ids part the messages, so data that spells them stays data."""

@@ -141,6 +141,20 @@ def test_cancelling_from_another_thread(engine: Engine) -> None:
     assert answers(engine, [Request(0, prompt(0, 5), Generate(3))])[0].failure is None
 
 
+def test_a_row_that_takes_too_long_fails_alone(engine: Engine) -> None:
+    """What is over within the step that it began in has not taken too long; that a row waits does not count."""
+    quick = [Request(i, prompt(i, 20, 3), Score(LABELS) if i % 2 else Generate(1)) for i in range(12)]
+    slow = [Request(12, prompt(12, 20, 3), Generate(9)), Request(13, prompt(13, 90), Score(LABELS))]
+    found = {answer.id: answer for answer in engine.run(quick + slow, row_timeout=1e-9)}
+    assert {id for id, answer in found.items() if answer.failure is None} == {request.id for request in quick}
+    assert all((f := found[request.id].failure) and f.kind == "timeout" and f.retryable for request in slow)
+    assert [a.failure and a.failure.kind for a in engine.run(slow[:1], row_timeout=1e-9)] == ["timeout"]
+    assert engine.free_slots == engine.pool.slots
+    expected = answers(engine, quick + slow)
+    for answer in engine.run(quick + slow, row_timeout=3600):
+        assert_same(answer, expected[answer.id])
+
+
 def test_a_run_may_feed_another(engine: Engine) -> None:
     """The second run pulls from the first while both are under way."""
     first = engine.run(Request(i, prompt(i, 10, shared=40), Generate(4)) for i in range(20))
