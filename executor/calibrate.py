@@ -14,6 +14,7 @@ import torch
 
 from dql.executor.attention import SharedRun, StepAttention
 from dql.executor.block_pool import Block
+from dql.executor.cpu_attention import cpu_attention
 from dql.executor.engine import Engine
 from dql.executor.models.decoder import Decoder, PackedTokens
 from dql.executor.models.head import Head
@@ -215,11 +216,11 @@ def _own_attention(shape: ModelShape, clock: _Clock, peak: float) -> Points:
     points: Points = []
     for length in clock.grid.run_lengths:
         rows = max(1, 1024 // length)
-        builder = StepBuilder(shape)
+        builder = StepBuilder()
         ids = np.zeros(length, np.int32)
         for row in range(rows):
             builder.add_segment(Segment(ids, 0, row * length, 0, (), None))
-        seconds = _attention_seconds(shape, builder.build().attention, rows * length, rows * length, clock)
+        seconds = _attention_seconds(shape, cpu_attention(builder.build(), shape), rows * length, rows * length, clock)
         flops = 4.0 * shape.query_size * rows * length * (length + 1) / 2
         points.append((length, flops / peak, seconds))
         if clock.over(0.8):
@@ -245,9 +246,9 @@ def _decode_attention(shape: ModelShape, clock: _Clock, bandwidth: float) -> Poi
     for lanes, context in clock.grid.lanes:
         slab = Slab(Block(0, lanes * context), lanes, context)
         slab.filled[:] = context - 1
-        builder = StepBuilder(shape)
+        builder = StepBuilder()
         builder.add_slab(slab, np.arange(lanes))
-        seconds = _attention_seconds(shape, builder.build().attention, lanes, lanes * context, clock)
+        seconds = _attention_seconds(shape, cpu_attention(builder.build(), shape), lanes, lanes * context, clock)
         points.append(
             (lanes * context, lanes * context * shape.kv_bytes_per_token(4) / shape.num_layers / bandwidth, seconds)
         )

@@ -7,6 +7,7 @@ from typing import Protocol
 
 import torch
 
+from dql.executor.backend import CpuBackend
 from dql.executor.block_pool import BlockPool
 from dql.executor.embed import EncoderRun
 from dql.executor.memory import available_memory, plan_memory
@@ -108,5 +109,7 @@ class Engine:
     def _start(self, requests: Iterator[Request], options: EngineOptions, kv_slots: int | None) -> _Run:
         if isinstance(self.model, Encoder):
             return EncoderRun(requests, self.model, options, self.counters, self._lock)
-        loaded = Loaded(self.model, self.pool, self.counters, self._lock, self._decode)
+        loaded = Loaded(
+            self.model, CpuBackend(self.model, self.pool), self.pool, self.counters, self._lock, self._decode
+        )
         return DecoderRun(requests, loaded, options, kv_slots)

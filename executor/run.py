@@ -7,12 +7,13 @@ from time import perf_counter
 
 import torch
 
+from dql.executor.backend import Backend, StepCancelled
 from dql.executor.block_pool import BlockPool
 from dql.executor.models.decoder import Decoder
 from dql.executor.options import Counters, EngineOptions
 from dql.executor.requests import Answer, Failure, Request
 from dql.executor.rows import Row, plan_window
-from dql.executor.runner import Decode, Runner, StepCancelled
+from dql.executor.runner import Decode, Runner
 from dql.executor.scheduler import Scheduler
 from dql.executor.windows import out_of_memory, pull
 
@@ -24,6 +25,7 @@ class Loaded:
     """What the runs of an engine share. `lock` is held for a step, so that runs of several threads take turns."""
 
     decoder: Decoder
+    backend: Backend
     pool: BlockPool
     counters: Counters
     lock: threading.Lock
@@ -46,14 +48,12 @@ class DecoderRun:
         self._loaded = loaded
         self._options = options
         self._exhausted = False
-        shape, pool = loaded.decoder.shape, loaded.pool
+        pool = loaded.pool
         quota = min(int(pool.available * _RUN_SHARE), kv_slots or pool.available)
-        self._scheduler = Scheduler(
-            shape, pool, step_tokens=options.step_tokens, max_rows=options.max_rows, quota=quota
-        )
+        self._scheduler = Scheduler(pool, step_tokens=options.step_tokens, max_rows=options.max_rows, quota=quota)
         self._runner = Runner(
-            loaded.decoder,
-            pool,
+            loaded.backend,
+            loaded.decoder.head,
             self._scheduler,
             loaded.counters,
             cancelled=self.cancelled.is_set,

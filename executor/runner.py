@@ -8,22 +8,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dql.executor.block_pool import BlockPool
+from dql.executor.backend import Backend
 from dql.executor.label_tree import LabelTree
-from dql.executor.models.decoder import Decoder
+from dql.executor.models.head import Head
 from dql.executor.options import Counters
 from dql.executor.requests import Answer, Generate
 from dql.executor.rows import Row
 from dql.executor.sampler import DrawParameters, draw
 from dql.executor.scheduler import Plan, Scheduler
 from dql.executor.slab import Slab
-from dql.kernels.kv_cache import KVCache
 
 Decode = Callable[[Sequence[int]], str]  # token ids to text, for stop texts
-
-
-class StepCancelled(Exception):
-    """The run was cancelled while a step was under way; nothing of the step counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,16 +35,16 @@ class Runner:
 
     def __init__(
         self,
-        decoder: Decoder,
-        pool: BlockPool,
+        backend: Backend,
+        head: Head,
         scheduler: Scheduler,
         counters: Counters,
         *,
         cancelled: Callable[[], bool],
         decode: Decode | None,
     ) -> None:
-        self._decoder = decoder
-        self._pool = pool
+        self._backend = backend
+        self._head = head
         self._scheduler = scheduler
         self._counters = counters
         self._cancelled = cancelled
@@ -57,14 +52,7 @@ class Runner:
 
     def run(self, plan: Plan) -> list[Answer]:
         """Run a step; answers of the rows that finish with it. Raises StepCancelled; then the plan may be made anew."""
-        step = plan.step
-
-        def attention(q: torch.Tensor, cache: KVCache, *, window: int | None) -> torch.Tensor:
-            if self._cancelled():
-                raise StepCancelled
-            return step.attention(q, cache, window=window)
-
-        hidden = self._decoder.forward(step.tokens, self._pool.caches, attention)
+        hidden = self._backend.forward(plan.step, self._cancelled)
         complete = self._scheduler.commit(plan)
         self._counters.steps += 1
         self._counters.prefilled += sum(item.count for item in plan.planned)
@@ -74,9 +62,9 @@ class Runner:
         self._scheduler.held.start_decoding([row for row, _ in begun])
         draws = _first_draws(begun, self._scheduler)
         place = int(starts[-1])
-        for slab, lanes in step.lanes:
-            draws.append(_Draws(slab, lanes, place + np.arange(len(lanes))))
-            place += len(lanes)
+        for part in plan.step.slabs:
+            draws.append(_Draws(part.slab, part.lanes, place + np.arange(len(part.lanes))))
+            place += len(part.lanes)
         answers = self._score(scored, hidden)
         answers.extend(self._draw(draws, hidden))
         if not self._scheduler.waiting:  # else waiting rows fill the gaps
@@ -92,7 +80,7 @@ class Runner:
         for labels, members in by_labels.values():
             first = torch.tensor([place for _, place in members], device=hidden.device)
             places = first[:, None] + torch.arange(1 + len(labels.tokens), device=hidden.device)
-            scores = labels.log_probs(hidden[places], self._decoder.head).cpu().numpy()
+            scores = labels.log_probs(hidden[places], self._head).cpu().numpy()
             for (row, _), row_scores in zip(members, scores, strict=True):
                 self._counters.forced += row.tail
                 self._scheduler.held.release(row)
@@ -104,7 +92,7 @@ class Runner:
             return []
         places = np.concatenate([part.places for part in draws])
         parameters = DrawParameters.concatenated([part.slab.drawing.at(part.lanes) for part in draws])
-        tokens, logprobs = draw(self._decoder.head, hidden[torch.from_numpy(places).to(hidden.device)], parameters)
+        tokens, logprobs = draw(self._head, hidden[torch.from_numpy(places).to(hidden.device)], parameters)
         self._counters.decoded += len(tokens)
         answers: list[Answer] = []
         start = 0

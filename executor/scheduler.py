@@ -17,7 +17,6 @@ from dql.executor.block_pool import BlockPool
 from dql.executor.prefix_tree import Node
 from dql.executor.rows import Row, Window
 from dql.executor.step import LONG_RUN, Segment, Step, StepBuilder
-from dql.models.shape import ModelShape
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +40,11 @@ class Plan:
 class Scheduler:
     """The rows of one run: waiting, reading their prompts, decoding."""
 
-    def __init__(self, shape: ModelShape, pool: BlockPool, *, step_tokens: int, max_rows: int, quota: int) -> None:
+    def __init__(self, pool: BlockPool, *, step_tokens: int, max_rows: int, quota: int) -> None:
         """At most `step_tokens` tokens a step, `max_rows` rows decoding at once, and `quota` slots of the pool."""
         self.waiting: deque[Row] = deque()
         self.step_tokens = step_tokens
         self.held = Admission(pool, max_rows=max_rows, quota=quota)
-        self._shape = shape
 
     @property
     def idle(self) -> bool:
@@ -60,7 +58,7 @@ class Scheduler:
 
     def plan(self) -> Plan | None:
         """The next step; None where the first waiting row cannot be admitted and nothing else is under way."""
-        builder = StepBuilder(self._shape)
+        builder = StepBuilder()
         decoding = [(slab, lanes) for slab in self.held.slabs if len(lanes := np.flatnonzero(slab.live))]
         planned = self._plan_prompts(self.step_tokens - sum(len(lanes) for _, lanes in decoding))
         for item in planned:

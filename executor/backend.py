@@ -1,0 +1,44 @@
+"""Where a step runs: what turns its plain arrays into tensors, attention and hidden states on one kind of device."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+
+from dql.executor.block_pool import BlockPool
+from dql.executor.cpu_attention import cpu_attention
+from dql.executor.models.decoder import Decoder, PackedTokens
+from dql.executor.step import Step
+from dql.kernels.kv_cache import KVCache
+
+
+class StepCancelled(Exception):
+    """The run was cancelled while a step was under way; nothing of the step counts."""
+
+
+class Backend(Protocol):
+    """Runs steps of one loaded decoder over its KV pool."""
+
+    def forward(self, step: Step, cancelled: Callable[[], bool]) -> torch.Tensor:
+        """Store the step's keys and values; final hidden states [outputs, hidden_size]. May raise StepCancelled."""
+        ...
+
+
+class CpuBackend:
+    """fp32 on the CPU, attention by torch's fused kernel."""
+
+    def __init__(self, decoder: Decoder, pool: BlockPool) -> None:
+        self._decoder = decoder
+        self._pool = pool
+
+    def forward(self, step: Step, cancelled: Callable[[], bool]) -> torch.Tensor:
+        """See Backend; looks at `cancelled` once a layer."""
+        prepared = cpu_attention(step, self._decoder.shape)
+
+        def attention(q: torch.Tensor, cache: KVCache, *, window: int | None) -> torch.Tensor:
+            if cancelled():
+                raise StepCancelled
+            return prepared(q, cache, window=window)
+
+        tokens = PackedTokens(*(torch.from_numpy(x) for x in (step.ids, step.positions, step.slots, step.outputs)))
+        return self._decoder.forward(tokens, self._pool.caches, attention)

@@ -1,0 +1,167 @@
+"""A step's attention as the CPU runs it: rows of similar length padded to batches, lanes read in place.
+
+Long runs attend to themselves by the causal kernel, and to whatever else they read as shared runs.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from dql.executor.attention import Bias, LongRow, PaddedRows, SharedRun, SlabRows, StepAttention, padded_bias, run_bias
+from dql.executor.label_tree import LabelTree
+from dql.executor.step import LONG_RUN, PlacedSegment, Places, SharedRuns, SlabPart, Step, slots_of
+from dql.kernels.fused_cpu import HIDDEN
+from dql.models.shape import ModelShape
+
+_SPREAD = 1.25  # longest over shortest row of a padded batch
+_NOTHING = np.empty(0, np.int64)
+
+
+@dataclass(slots=True)
+class _Entry:
+    """Tokens that attend to themselves after some slots of their own, within a padded batch."""
+
+    place: int
+    count: int
+    before: NDArray[np.int64]
+    slot: int
+    labels: LabelTree | None
+
+
+def cpu_attention(step: Step, shape: ModelShape) -> StepAttention:
+    """The attention of a step over keys in CPU memory."""
+    return _Preparation(step, shape).attention()
+
+
+class _Preparation:
+    """Sorts a step's tokens into padded entries, long rows, slabs and shared runs."""
+
+    def __init__(self, step: Step, shape: ModelShape) -> None:
+        self._step = step
+        self._shape = shape
+        self._positions = torch.from_numpy(step.positions)
+        self._runs = SharedRuns(step)
+        self._entries: list[_Entry] = []
+        self._long: list[LongRow] = []
+        for placed in step.segments:
+            self._add(placed)
+
+    def attention(self) -> StepAttention:
+        shape = self._shape
+        return StepAttention(
+            padded=[_padded(batch, shape) for batch in _batches(self._entries)],
+            long=self._long,
+            slabs=[_slab_rows(part, shape.sliding_window) for part in self._step.slabs],
+            shared=[self._shared(run, places) for run, places in self._runs.places.items()],
+            scale=shape.attention_scale,
+            softcap=shape.attention_softcap,
+        )
+
+    def _add(self, placed: PlacedSegment) -> None:
+        segment, place = placed.segment, placed.place
+        count, places = segment.count, place + np.arange(segment.count)
+        before = slots_of(segment.short)
+        if count > LONG_RUN or segment.past > 0:
+            self._runs.add_short(segment, places)
+            before = _NOTHING
+        if segment.past:
+            self._runs.add(segment.slot - segment.past, segment.past, segment.position - segment.past, places)
+        if count > LONG_RUN:
+            self._long.append(self._long_row(place, count, segment.slot))
+        else:
+            self._entries.append(_Entry(place, count, before, segment.slot, None))
+        if segment.labels is not None and segment.tail:
+            self._add_tail(placed, segment.labels)
+
+    def _add_tail(self, placed: PlacedSegment, labels: LabelTree) -> None:
+        """Label tokens: they see all of the row and, among themselves, what they follow."""
+        segment, place = placed.segment, placed.place + placed.segment.count
+        places = place + np.arange(segment.tail)
+        own, first = segment.past + segment.count, segment.slot - segment.past
+        if own > LONG_RUN:
+            self._runs.add_short(segment, places)
+            self._runs.add(first, own, segment.position - segment.past, places)
+            before = _NOTHING
+        else:
+            before = np.concatenate((slots_of(segment.short), first + np.arange(own)))
+        self._entries.append(_Entry(place, segment.tail, before, segment.slot + segment.count, labels))
+
+    def _long_row(self, place: int, count: int, slot: int) -> LongRow:
+        rows = slice(place, place + count)
+        positions = self._positions[rows]
+        return LongRow(rows, slot, run_bias(positions, int(positions[0]), count, self._shape.sliding_window))
+
+    def _shared(self, run: tuple[int, int, int], places: Sequence[Places]) -> SharedRun:
+        slot, length, first = run
+        flat = np.concatenate(places)
+        dense = bool((np.diff(flat) == 1).all())
+        rows = slice(int(flat[0]), int(flat[-1]) + 1) if dense else torch.from_numpy(flat)
+        return SharedRun(rows, slot, length, run_bias(self._positions[rows], first, length, self._shape.sliding_window))
+
+
+def _padded(batch: Sequence[_Entry], shape: ModelShape) -> PaddedRows:
+    labels = batch[0].labels
+    queries = max(entry.count for entry in batch)
+    before = np.array([len(entry.before) for entry in batch])
+    places = np.zeros((len(batch), queries), np.int64)
+    slots = np.zeros((len(batch), int(before.max()) + queries), np.int64)
+    for row, entry in enumerate(batch):
+        places[row, : entry.count] = entry.place + np.arange(entry.count)
+        slots[row, : before[row]] = entry.before
+        slots[row, before[row] : before[row] + entry.count] = entry.slot + np.arange(entry.count)
+    counts = np.array([entry.count for entry in batch])
+    real = np.flatnonzero((np.arange(queries) < counts[:, None]).reshape(-1))
+    if labels is None:
+        visible, depths = torch.ones(queries, queries, dtype=torch.bool).tril_(), torch.arange(queries)
+    else:
+        visible, depths = torch.from_numpy(labels.visible), torch.from_numpy(labels.depths) - 1
+    group = shape.num_heads // shape.num_kv_heads
+    bias = padded_bias(torch.from_numpy(before), visible, depths, group, shape.sliding_window)
+    targets = torch.from_numpy(places.reshape(-1)[real])
+    return PaddedRows(torch.from_numpy(places), torch.from_numpy(slots), bias, torch.from_numpy(real), targets)
+
+
+def _slab_rows(part: SlabPart, window: int | None) -> SlabRows:
+    slab, lanes = part.slab, part.lanes
+    count = int(lanes[-1]) + 1
+    keys = np.zeros(count, np.int64)
+    keys[lanes] = part.filled + 1
+    longest = int(keys.max())
+    at, seen = np.arange(longest), keys[:, None]
+    full = at < seen
+    sliding = None if window is None or longest <= window else _slab_bias(full & (at >= seen - window))
+    return SlabRows(
+        places=slice(part.place, part.place + len(lanes)),
+        start=slab.block.start,
+        width=slab.width,
+        count=count,
+        longest=longest,
+        lanes=None if count == len(lanes) else torch.from_numpy(lanes),
+        bias=Bias(_slab_bias(full), sliding),
+    )
+
+
+def _slab_bias(seen: NDArray[np.bool_]) -> torch.Tensor:
+    """bool [lanes, keys] → float32 [lanes, 1, 1, keys]."""
+    return torch.from_numpy(np.where(seen, np.float32(0), np.float32(HIDDEN)))[:, None, None]
+
+
+def _batches(entries: Sequence[_Entry]) -> list[list[_Entry]]:
+    """Entries with the same labels and similar numbers of keys together, so that little is padded."""
+    batches: list[list[_Entry]] = []
+    ordered = sorted(entries, key=lambda entry: (id(entry.labels), len(entry.before) + entry.count))
+    for entry in ordered:
+        first = batches[-1][0] if batches else None
+        keys = len(entry.before) + entry.count
+        if (
+            first is not None
+            and first.labels is entry.labels
+            and keys <= (len(first.before) + first.count) * _SPREAD + 4
+        ):
+            batches[-1].append(entry)
+        else:
+            batches.append([entry])
+    return batches
