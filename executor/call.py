@@ -1,9 +1,9 @@
-"""One inference call over windows of rows: texts → prompts → distinct requests → answers → an Arrow column."""
+"""One inference call over windows of rows: texts → prompts → distinct questions → answers → an Arrow column."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from hashlib import blake2b
-from time import perf_counter
 
 import numpy as np
 import pyarrow as pa
@@ -13,19 +13,19 @@ from numpy.typing import NDArray
 from dql.errors import ExecutionError
 from dql.executor.answers import Reader, answer
 from dql.executor.context import FIRST_CALLS, Context
+from dql.executor.inquiry import Inquiry, Question, ask, distinct
 from dql.executor.rejected import Rejected
-from dql.executor.requests import Answer, Failure, Generate, Request, Sampling, Score, Task, Tokens
+from dql.executor.requests import Answer, Failure, Generate, Sampling, Score, Task
 from dql.planner.measured import Measured
 from dql.planner.physical import CallExec
 from dql.planner.prompts import prompts
 from dql.planner.statistics import read_texts
 from dql.prompts import CompiledPrompt, TokenBatch
 
-MEMO_ROWS = 1_000_000  # answers remembered across windows; later distinct calls run again
-
 CONTENT_FREE = ("N/A", "[MASK]", "")  # what Zhao et al. 2021 ask instead of a row's text
 
 Mask = NDArray[np.bool_]
+Texts = Sequence[Sequence[str]]  # one sequence per hole
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,11 @@ class Answers:
 
 
 class CallRunner:
-    """Runs one call of a plan. Equal calls of the query are answered once, across windows and calls."""
+    """Runs one call of a plan. Equal calls of the query are answered once, across windows and calls.
+
+    Of a window: `inquire` says what is to be asked, `ask` asks it together with what other calls want, and `read`
+    makes the answers a column.
+    """
 
     def __init__(self, call: CallExec, context: Context) -> None:
         self.call = call
@@ -54,27 +58,46 @@ class CallRunner:
         self._first_failures = 0
         self._failed: set[int] = set()  # rows of the window
 
-    def run(self, window: pa.RecordBatch, first_row: int) -> Answers:
-        """The answers to all rows of a window; `first_row` is its first row's number in the whole input."""
+    def inquire(self, window: pa.RecordBatch, numbers: NDArray[np.int64]) -> Inquiry:
+        """What the call asks about a window; `numbers` are its rows' numbers in the whole input."""
         rows = self._wanted(window)
-        texts = [read_texts(window.column(hole).take(pa.array(rows))) for hole in self.call.holes]
-        if self.call.op == "count_tokens":
-            by_prompt = [self._count(texts, len(rows))]
+        holes = [window.column(hole).take(pa.array(rows)) for hole in self.call.holes]
+        if self.call.decoding.is_function:
+            first, places = distinct(holes, len(rows))
         else:
-            self._failed = set()
-            by_prompt = [self._ask(number, texts, rows + first_row) for number in range(len(self._prompts))]
-            self._asked += len(rows)
-        finished = np.ones(window.num_rows, dtype=bool)
-        failed = np.zeros(window.num_rows, dtype=bool)
-        answered: list[tuple[Answer, ...] | None] = [None] * window.num_rows
-        for row, answers in zip(rows.tolist(), zip(*by_prompt, strict=True), strict=True):
-            if any(answer is None for answer in answers):
-                finished[row] = False
-                continue
-            answered[row] = self._calibrated(answers)
-            failed[row] = any(answer.failure is not None for answer in answers)
+            first = places = np.arange(len(rows))
+        texts = [read_texts(hole.take(pa.array(first))) for hole in holes]
+        inquiry = Inquiry(self.call, self._measured, rows, places, [])
+        if self.call.op == "count_tokens":
+            inquiry.answers.append(self._count(texts, len(first)))
+            return inquiry
+        self._failed = set()
+        if not len(rows) or self._context.cancelled.is_set():
+            inquiry.answers.append([None] * len(first))
+            return inquiry
+        members = np.split(np.argsort(places, kind="stable"), np.cumsum(np.bincount(places))[:-1])
+        for prompt in self._prompts:
+            self._ask(inquiry, prompt, texts, members, numbers)
+        self._context.counts["calls"] += len(rows)
+        self._asked += len(rows)
+        return inquiry
+
+    def read(self, inquiry: Inquiry, size: int) -> Answers:
+        """The answers to all `size` rows of the window."""
+        rows, places = inquiry.rows, inquiry.places
+        answered: list[tuple[Answer, ...] | None] = []
+        for answers in zip(*inquiry.answers, strict=True):
+            given = tuple(found for found in answers if found is not None)
+            answered.append(self._calibrated(given) if len(given) == len(answers) else None)
+        finished, failed = np.ones(size, dtype=bool), np.zeros(size, dtype=bool)
+        is_finished = np.array([found is not None for found in answered], dtype=bool)
+        is_failed = np.array([any(a.failure is not None for a in found or ()) for found in answered], dtype=bool)
+        finished[rows], failed[rows] = is_finished[places], is_failed[places]
+        source = np.full(size, -1, np.int64)
+        source[rows] = places
         self._context.check_share(done=False)
-        return Answers(self._reader.column(answered), finished, failed)
+        values = self._reader.column(answered).take(pa.array(source, mask=source < 0))
+        return Answers(values, finished, failed)
 
     def _wanted(self, window: pa.RecordBatch) -> NDArray[np.int64]:
         """Rows for which the call runs: the guard is TRUE and no hole is NULL."""
@@ -86,42 +109,44 @@ class CallRunner:
             mask &= np.asarray(guard.to_numpy(zero_copy_only=False))
         return np.flatnonzero(mask)
 
-    def _ask(self, number: int, texts: Sequence[Sequence[str]], rows: NDArray[np.int64]) -> list[Answer | None]:
-        """One answer per row to prompt `number`, None where the run was cancelled before it; `rows` are row numbers."""
-        answers: list[Answer | None] = [None] * len(rows)
-        if not len(rows) or self._context.cancelled.is_set():
-            return answers
-        prompt = self._prompts[number]
+    def _ask(
+        self,
+        inquiry: Inquiry,
+        prompt: CompiledPrompt,
+        texts: Texts,
+        members: Sequence[NDArray[np.int64]],
+        numbers: NDArray[np.int64],
+    ) -> None:
+        """Add what one prompt asks; `members` are the places among the inquiry's rows of each distinct input."""
+        answers: list[Answer | None] = [None] * len(members)
+        inquiry.answers.append(answers)
         task = self._task(prompt)
         memo = self._context.memo(self.call.model, self.call.placement, task)
-        batch = self._fit(prompt, prompt.encode(texts) if texts else repeat(prompt.encode(()), len(rows)))
-        counts = self._context.counts
-        counts["calls"] += len(rows) if number == 0 else 0
-        self._measured.rows += len(rows)
-        keys = [self._key(batch.row(i), row) for i, row in enumerate(rows.tolist())]
-        waiting: dict[bytes, list[int]] = {}
+        is_function, asked, counts = self.call.decoding.is_function, self._asked, self._context.counts
+        sizes = [len(same) for same in members]
+        batch = self._fit(prompt, prompt.encode(texts) if texts else repeat(prompt.encode(()), len(members)), sizes)
+        self._measured.rows += len(inquiry.rows)
 
-        def give(found: Answer, places: list[int]) -> None:
-            counts["length"] += len(places) if found.finish == "length" else 0
-            for i in places:
-                answers[i] = found
-                if found.failure is not None:
-                    self._reject(int(rows[i]), self._asked + i, found.failure, [column[i] for column in texts])
+        def give(i: int, found: Answer) -> None:
+            answers[i] = found
+            counts["length"] += sizes[i] if found.finish == "length" else 0
+            if found.failure is None:
+                return
+            for place in members[i].tolist():
+                row = int(numbers[inquiry.rows[place]])
+                self._reject(row, asked + place, found.failure, [column[i] for column in texts])
 
-        for i, key in enumerate(keys):
+        for i in range(len(members)):
+            key = blake2b(batch.row(i).tobytes(), digest_size=16).digest() if is_function else b""
             if (failure := batch.failures.get(i)) is not None:
-                give(answer(i, failure=Failure(failure.kind, failure.message)), [i])
+                give(i, answer(i, failure=Failure(failure.kind, failure.message)))
             elif (known := memo.get(key)) is not None:
-                counts["reused"] += 1
-                give(known, [i])
+                counts["reused"] += sizes[i]
+                give(i, known)
             else:
-                waiting.setdefault(key, []).append(i)
-        counts["reused"] += sum(len(same) - 1 for same in waiting.values())
-        for found in self._run([Request(same[0], batch.row(same[0]), task) for same in waiting.values()]):
-            give(found, waiting[keys[found.id]])
-            if found.failure is None and self.call.decoding.is_function and len(memo) < MEMO_ROWS:
-                memo[keys[found.id]] = found
-        return answers
+                counts["reused"] += sizes[i] - 1
+                row, kept = int(inquiry.rows[members[i][0]]), memo if is_function else None
+                inquiry.questions.append(Question(row, batch.row(i), task, partial(give, i), kept, key))
 
     def _calibrated(self, answers: tuple[Answer, ...]) -> tuple[Answer, ...]:
         """Scores as what the row adds to the answer to nothing: takes out a small model's liking for some labels.
@@ -138,7 +163,10 @@ class CallRunner:
         """Mean log-probability of each label over texts without content, float32[labels]."""
         batch = prompt.encode([CONTENT_FREE] * len(self.call.holes))
         task = self._task(prompt)
-        found = list(self._run_all([Request(i, batch.row(i), task) for i in range(len(batch))]))
+        found: list[Answer] = []
+        rows = np.arange(len(batch))
+        asked = [Question(i, batch.row(i), task, found.append) for i in rows.tolist()]
+        ask([Inquiry(self.call, self._measured, rows, rows, [], asked)], self._context)
         scores = [a.logprobs for a in found if a.failure is None]
         return np.mean(scores, axis=0, dtype=np.float32) if scores else np.zeros(len(prompt.label_ids), np.float32)
 
@@ -161,57 +189,18 @@ class CallRunner:
         )
         return [answer(i, prompt_tokens=int(n)) for i, n in enumerate(np.diff(offsets))]
 
-    def _run(self, requests: list[Request]) -> Iterator[Answer]:
-        """Answers as they finish; ends early when the run is cancelled, or no row more fits into its token budget."""
-        context = self._context
-        while requests and not context.cancelled.is_set():
-            part = _affordable(requests, context.tokens_left())
-            if not part:
-                context.stop_spent()
-                return
-            yield from self._run_all(part)
-            requests = requests[len(part) :]
+    def _fit(self, prompt: CompiledPrompt, batch: TokenBatch, sizes: Sequence[int]) -> TokenBatch:
+        """The batch with over-long rows cut in the middle of their data, where the query asks for that.
 
-    def _run_all(self, requests: list[Request]) -> Iterator[Answer]:
-        """Answers as they finish; ends early when the run is cancelled, by Ctrl-C or from another thread."""
-        context, place, measured = self._context, self.call.placement, self._measured
-        engine = context.models.engine(self.call.model)
-        context.tracker.phase("running", self.call.label)
-        before, began = replace(engine.counters), perf_counter()
-        sizes = {"max_rows": place.max_rows, "step_tokens": place.step_tokens, "kv_slots": place.kv_slots}
-        running = engine.run(requests, **sizes, row_timeout=context.policy.row_timeout)
-        try:
-            for done, found in enumerate(running, 1):
-                if found.failure is not None and found.failure.kind == "cancelled":
-                    continue
-                if found.failure is None:
-                    measured.note(found.seconds, len(found.tokens) + (found.finish == "stop"))
-                yield found
-                context.show(done, engine.counters, before)
-                if context.cancelled.is_set():
-                    break
-        except KeyboardInterrupt:
-            context.cancelled.set()
-        finally:
-            running.close()
-            context.add(engine.counters, before)
-            measured.add(perf_counter() - began, engine.counters, before)
-
-    def _fit(self, prompt: CompiledPrompt, batch: TokenBatch) -> TokenBatch:
-        """The batch with over-long rows cut in the middle of their data, where the query asks for that."""
+        `sizes` are how many rows each of them stands for.
+        """
         if self._context.policy.on_overflow != "truncate_middle":
             return batch
         output = self.call.decoding.max_tokens if self.call.op == "generate" else max(map(len, prompt.label_ids))
         limit = self._context_length - output
         fitting, cut = prompt.truncate(batch, limit)
-        self._context.counts["truncated"] += int((cut & (fitting.lengths <= limit)).sum())
+        self._context.counts["truncated"] += int(np.array(sizes)[cut & (fitting.lengths <= limit)].sum())
         return fitting
-
-    def _key(self, tokens: Tokens, row: int) -> bytes:
-        """Equal keys, equal answers. Unseeded sampling draws for each row."""
-        if not self.call.decoding.is_function:
-            return row.to_bytes(8, "little")
-        return blake2b(tokens.tobytes(), digest_size=16).digest()
 
     def _task(self, prompt: CompiledPrompt) -> Task:
         if self.call.op != "generate":
@@ -219,14 +208,6 @@ class CallRunner:
         d = self.call.decoding
         sampling = Sampling(d.temperature, d.top_k, d.top_p, d.min_p, d.seed)
         return Generate(d.max_tokens, prompt.stop_ids, d.stop, sampling)
-
-
-def _affordable(requests: list[Request], left: float | None) -> list[Request]:
-    """The first requests that a token budget allows whatever they share and however long their answers are."""
-    if left is None:
-        return requests
-    most = [len(r.tokens) + (r.task.max_tokens if isinstance(r.task, Generate) else 0) for r in requests]
-    return requests[: int(np.searchsorted(np.cumsum(most), left, side="right"))]
 
 
 def repeat(batch: TokenBatch, rows: int) -> TokenBatch:

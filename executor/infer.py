@@ -1,12 +1,15 @@
 """The inference operator: batches in, the same rows out with one more column per call."""
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
-from dql.executor.call import CallRunner
+from dql.executor.call import CallRunner, Mask
 from dql.executor.context import Context
+from dql.executor.inquiry import ask
 from dql.planner.physical import InferExec
 
 WINDOW_ROWS = 8192
@@ -22,28 +25,48 @@ def infer(
     row = 0
     try:
         for window in windows(below, plan.stops_early):
-            columns: list[pa.Array] = []
-            finished = np.ones(window.num_rows, dtype=bool)
-            failed = np.zeros(window.num_rows, dtype=bool)
-            for runner in runners:
-                answers = runner.run(window, row)
-                columns.append(answers.values)
-                context.counts["nulls"] += answers.values.null_count
-                finished &= answers.finished
-                failed |= answers.failed
+            answers = answer_window(runners, window, row + np.arange(window.num_rows), context, window.num_rows)
             row += window.num_rows
             context.rows = row
             context.tracker.update(rows_done=row)
-            batch = window
-            for runner, column in zip(runners, columns, strict=True):
-                batch = batch.append_column(pa.field(runner.call.out, column.type), column)
-            dropped = failed if context.policy.on_error == "skip" else np.zeros_like(failed)
-            yield batch.filter(pa.array(finished & ~dropped)) if not finished.all() or dropped.any() else batch
+            kept = answers.kept(context)
+            yield answers.batch if kept.all() else answers.batch.filter(pa.array(kept))
             if context.cancelled.is_set():
                 return
         context.check_share(done=True)
     finally:
         below.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A window with a column per call. Rows are finished unless the run was cancelled before all calls answered."""
+
+    batch: pa.RecordBatch
+    finished: Mask
+    failed: Mask
+
+    def kept(self, context: Context) -> Mask:
+        """Rows that go on: finished ones, and where the query skips errors, those without."""
+        return self.finished & ~self.failed if context.policy.on_error == "skip" else self.finished
+
+
+def answer_window(
+    runners: Sequence[CallRunner], window: pa.RecordBatch, numbers: NDArray[np.int64], context: Context, rows: int
+) -> Answered:
+    """All calls over one window in one run of each engine, so that they share what their prompts begin with.
+
+    `numbers` are the rows' numbers in the whole input; `rows` of the query are finished with these answers.
+    """
+    inquiries = [runner.inquire(window, numbers) for runner in runners]
+    ask(inquiries, context, rows)
+    found = [runner.read(inquiry, window.num_rows) for runner, inquiry in zip(runners, inquiries, strict=True)]
+    batch = window
+    for runner, answers in zip(runners, found, strict=True):
+        batch = batch.append_column(pa.field(runner.call.out, answers.values.type), answers.values)
+        context.counts["nulls"] += answers.values.null_count
+    finished = np.logical_and.reduce([answers.finished for answers in found])
+    return Answered(batch, finished, np.logical_or.reduce([answers.failed for answers in found]))
 
 
 def windows(batches: Iterator[pa.RecordBatch], stops_early: bool) -> Iterator[pa.RecordBatch]:

@@ -1,28 +1,21 @@
 """What a call of a run did, beside what was predicted for it."""
 
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import numpy as np
 
 from dql.planner.lengths import Lengths, quantiles
 from dql.planner.simulate import PERCENTILES
 
-
-class Counted(Protocol):
-    """Tokens that an engine has counted since it was loaded."""
-
-    prefilled: int
-    reused: int
-    decoded: int
-
-
 _KEPT = 100_000  # rows whose latency and length are kept
 
 
 @dataclass(slots=True)
 class Measured:
-    """One call: rows asked and rows run, seconds in the engine, tokens; and each row's seconds and tokens drawn."""
+    """One call: rows asked and rows run, seconds in the engine, tokens; and each row's seconds and tokens drawn.
+
+    Calls that share an engine's run share its seconds by the tokens computed for each.
+    """
 
     rows: int = 0
     distinct: int = 0
@@ -44,12 +37,11 @@ class Measured:
         """Seconds from a row's admission to its last token; 0 where none ran."""
         return float(np.percentile(self.latencies, float(percentile[1:]))) if self.latencies else 0.0
 
-    def add(self, seconds: float, now: "Counted", before: "Counted") -> None:
-        """Seconds of the engine, and its counts since `before`."""
-        self.seconds += seconds
-        self.prefilled += now.prefilled - before.prefilled
-        self.reused += now.reused - before.reused
-        self.decoded += now.decoded - before.decoded
+    def count(self, prefilled: int, reused: int, decoded: int) -> None:
+        """Tokens of one answered row."""
+        self.prefilled += prefilled
+        self.reused += reused
+        self.decoded += decoded
 
     @property
     def outputs(self) -> Lengths:

@@ -1,0 +1,181 @@
+"""What one call asks about a window of rows, and the engine runs that answer the calls of a node together.
+
+Requests of all calls go into one run, row by row: prompts about the same text, whatever their questions, stand beside
+each other in the engine's prefix tree, and what they begin with is computed once.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from time import perf_counter
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from dql.executor.context import Context
+from dql.executor.requests import Answer, Generate, Request, Task, Tokens
+from dql.planner.measured import Measured
+from dql.planner.physical import CallExec, Placement
+
+MEMO_ROWS = 1_000_000  # answers remembered across windows; later distinct calls run again
+
+Give = Callable[[Answer], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A prompt without an answer yet. `row` is the first of the window's rows that it is about, `memo` where its answer
+    is kept under `key`; a sampled one has neither. `give` takes the answer."""
+
+    row: int
+    tokens: Tokens
+    task: Task
+    give: Give
+    memo: dict[bytes, Answer] | None = None
+    key: bytes = b""
+
+
+@dataclass(slots=True)
+class Inquiry:
+    """One call over a window: `rows` are those it runs for, `places` the distinct inputs of each of them.
+
+    answers: per prompt of the call, one per distinct input, None where there is none yet.
+    """
+
+    call: CallExec
+    measured: Measured
+    rows: NDArray[np.int64]
+    places: NDArray[np.int64]
+    answers: list[list[Answer | None]]
+    questions: list[Question] = field(default_factory=list)
+
+
+def distinct(columns: Sequence[pa.Array], rows: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The first row of each distinct combination of values, in order, and each row's combination.
+
+    The columns have `rows` values and no NULLs.
+    """
+    codes = np.zeros(rows, np.int64)
+    for column in columns:
+        encoded = column.dictionary_encode()
+        codes = codes * max(len(encoded.dictionary), 1) + encoded.indices.to_numpy(zero_copy_only=False)
+        codes = np.unique(codes, return_inverse=True)[1]  # small again, so that many columns do not overflow
+    _, first, inverse = np.unique(codes, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    ranks = np.empty(len(order), np.int64)
+    ranks[order] = np.arange(len(order))
+    return first[order].astype(np.int64), ranks[inverse]
+
+
+def ask(inquiries: Sequence[Inquiry], context: Context, rows: int = 0) -> None:
+    """Answer what the inquiries have open; ends early when the run is cancelled or its token budget spent.
+
+    rows: how many rows of the query are finished with these answers, for the progress shown.
+    """
+    by_engine: dict[tuple[str, Placement], list[Inquiry]] = {}
+    for inquiry in inquiries:
+        if inquiry.questions:
+            by_engine.setdefault((inquiry.call.model, inquiry.call.placement), []).append(inquiry)
+    for (model, placement), together in by_engine.items():
+        _Asking(model, placement, together, context, rows).run()
+
+
+class _Asking:
+    """The questions of calls that run on one engine."""
+
+    def __init__(
+        self, model: str, placement: Placement, inquiries: Sequence[Inquiry], context: Context, rows: int
+    ) -> None:
+        self._model = model
+        self._placement = placement
+        self._inquiries = inquiries
+        self._context = context
+        self._rows = rows
+        self._waiting = _merged(inquiries)
+        self._work = np.zeros(len(inquiries))  # tokens computed for each
+        context.counts["reused"] += sum(len(same) - 1 for same in self._waiting)
+
+    def run(self) -> None:
+        """Run all of them, as far as the token budget goes."""
+        context, done = self._context, 0
+        requests = [Request(i, same[0][1].tokens, same[0][1].task) for i, same in enumerate(self._waiting)]
+        while requests and not context.cancelled.is_set():
+            part = _affordable(requests, context.tokens_left())
+            if not part:
+                context.stop_spent()
+                return
+            self._run(part, done)
+            done += len(part)
+            requests = requests[len(part) :]
+
+    def _run(self, requests: list[Request], done: int) -> None:
+        context, place = self._context, self._placement
+        engine = context.models.engine(self._model)
+        context.tracker.phase("running", ", ".join(inquiry.call.label for inquiry in self._inquiries))
+        before, began = replace(engine.counters), perf_counter()
+        sizes = {"max_rows": place.max_rows, "step_tokens": place.step_tokens, "kv_slots": place.kv_slots}
+        running = engine.run(requests, **sizes, row_timeout=context.policy.row_timeout)
+        self._work[:] = 0
+        try:
+            for number, found in enumerate(running, done + 1):
+                if found.failure is not None and found.failure.kind == "cancelled":
+                    continue
+                self._note(found)
+                self._give(found)
+                context.show(self._rows * number // len(self._waiting), engine.counters, before)
+                if context.cancelled.is_set():
+                    break
+        except KeyboardInterrupt:
+            context.cancelled.set()
+        finally:
+            running.close()
+            context.add(engine.counters, before)
+            self._share(perf_counter() - began)
+
+    def _give(self, found: Answer) -> None:
+        for _, question in self._waiting[found.id]:
+            question.give(found)
+            if question.memo is not None and found.failure is None and len(question.memo) < MEMO_ROWS:
+                question.memo[question.key] = found
+
+    def _note(self, found: Answer) -> None:
+        """Count an answer for the call that asked first."""
+        number, question = self._waiting[found.id][0]
+        measured = self._inquiries[number].measured
+        drawn = len(found.tokens) + (found.finish == "stop") if isinstance(question.task, Generate) else 0
+        if found.failure is None:
+            measured.note(found.seconds, drawn)
+        computed = found.prompt_tokens - found.cached_tokens
+        measured.count(computed, found.cached_tokens, drawn)
+        self._work[number] += computed + drawn
+
+    def _share(self, seconds: float) -> None:
+        """The run's seconds, by the tokens that each call had computed: steps mix the rows of all calls."""
+        total = self._work.sum()
+        for inquiry, work in zip(self._inquiries, self._work, strict=True):
+            inquiry.measured.seconds += seconds * (work / total if total else 1 / len(self._inquiries))
+
+
+def _merged(inquiries: Sequence[Inquiry]) -> list[list[tuple[int, Question]]]:
+    """The questions by row, equal ones together, each with the number of its inquiry."""
+    asked = [(number, question) for number, inquiry in enumerate(inquiries) for question in inquiry.questions]
+    asked.sort(key=lambda pair: pair[1].row)
+    merged: list[list[tuple[int, Question]]] = []
+    known: dict[tuple[int, bytes], list[tuple[int, Question]]] = {}
+    for pair in asked:
+        memo, key = pair[1].memo, pair[1].key
+        if memo is not None and (same := known.get((id(memo), key))) is not None:
+            same.append(pair)
+            continue
+        merged.append([pair])
+        if memo is not None:
+            known[id(memo), key] = merged[-1]
+    return merged
+
+
+def _affordable(requests: list[Request], left: float | None) -> list[Request]:
+    """The first requests that a token budget allows whatever they share and however long their answers are."""
+    if left is None:
+        return requests
+    most = [len(r.tokens) + (r.task.max_tokens if isinstance(r.task, Generate) else 0) for r in requests]
+    return requests[: int(np.searchsorted(np.cumsum(most), left, side="right"))]
