@@ -14,6 +14,7 @@ from dql.history import CallRecord, RunRecord
 from dql.planner.candidate_table import COLUMNS, table
 from dql.planner.explain import Explanation, promises
 from dql.planner.explain import explain as explain_plan
+from dql.planner.explain_cost import Promise
 from dql.planner.explain_json import as_json
 from dql.planner.measured import Measured
 from dql.planner.plan import Planned
@@ -91,6 +92,11 @@ def explanation_of(
     )
 
 
+def judged(run: "Run", planned: Planned, found: Estimate) -> list[Promise]:
+    """What was promised for each bound, and what became of it."""
+    return promises(explanation_of(planned, found, run.context.measured, run.seconds))
+
+
 def remember(run: "Run", planned: Planned, found: Estimate, session: Surroundings, text: str) -> None:
     """Keep what a finished run took beside what was predicted; a run without calls, or cut short, teaches nothing."""
     measured = run.context.measured
@@ -99,7 +105,7 @@ def remember(run: "Run", planned: Planned, found: Estimate, session: Surrounding
         return
     choice = found.choice
     hardware = session.machine.hardware() if choice is None else choice.hardware
-    kept = promises(explanation_of(planned, found, measured, run.seconds))
+    kept = judged(run, planned, found)
     record = RunRecord(
         query=text[:_QUERY_TEXT],
         model=", ".join(dict.fromkeys(call.model for call in calls)),

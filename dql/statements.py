@@ -14,6 +14,7 @@ from dql.errors import BindError, DqlError, UnsupportedError, name_hint
 from dql.estimate import Estimate, estimate
 from dql.explaining import remember
 from dql.grammar import ast
+from dql.planner.adapt import Adviser
 from dql.planner.bind_contract import bind_contract, bind_value
 from dql.planner.binder import bind
 from dql.planner.contract import SETTING_KINDS, setting_kind, setting_value
@@ -140,6 +141,9 @@ def begin(planned: Planned, call: Call) -> "tuple[Run, Estimate]":
     run = call.session.runtime.start(query, policy, call.params, call.progress)
     if (budget := contract.bound("budget")) is not None:
         run.context.token_budget = budget.value
+    if found.choice is not None:
+        run.context.adviser = Adviser(found.choice)
+    run.judge = lambda ended: explaining.judged(ended, planned, found)
     run.finished = lambda ended: remember(ended, planned, found, call.session, call.text)
     call.session.watch(run)
     return run, found

@@ -20,6 +20,8 @@ def summary(result: "Result") -> list[str]:
     if said := ", ".join(f"{count:,} {what}" for what, count in tokens.items() if count):
         parts.append(f"tokens: {said}")
     lines = [" · ".join(parts)]
+    lines += [f"{promise.bound}: {promise}" for promise in stats.promises]
+    lines += list(stats.changes)
     if stats.cut_by_max_tokens:
         lines.append(f"{counted(stats.cut_by_max_tokens, 'answer')} cut by max_tokens")
     if stats.truncated:

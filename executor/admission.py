@@ -21,13 +21,18 @@ class Admission:
     def __init__(self, pool: BlockPool, *, max_rows: int, quota: int) -> None:
         """At most `max_rows` lanes taken at once, and `quota` slots of the pool."""
         self.slabs: list[Slab] = []
+        self.max_rows = max_rows
         self._pool = pool
-        self._max_rows = max_rows
         self._quota = quota
         self._used = 0
         self._nodes: list[Node] = []
         self._blocks: dict[int, Block] = {}  # by id of rows that do not decode
         self._lanes: dict[int, tuple[Slab, int]] = {}  # by id of rows that decode
+
+    @property
+    def full(self) -> bool:
+        """Whether as many rows hold lanes as may."""
+        return sum(slab.taken for slab in self.slabs) >= self.max_rows
 
     def add(self, nodes: Sequence[Node]) -> None:
         """Take note of a window's shared runs, which its rows will want."""
@@ -49,6 +54,8 @@ class Admission:
         if self._placed(row):
             return True
         if row.decodes:
+            if self.full:
+                return False
             slab = next((slab for slab in self.slabs if slab.fits(row)), None) or self._new_slab(row, behind)
             if slab is None:
                 return False
@@ -129,8 +136,8 @@ class Admission:
         return sum(self._drop(node) for node in idle) > 0
 
     def _new_slab(self, row: Row, behind: Iterable[Row]) -> Slab | None:
-        free = self._max_rows - sum(slab.taken for slab in self.slabs)
-        if free <= 0 or (self.slabs and free < min(_MIN_LANES, self._max_rows)):
+        free = self.max_rows - sum(slab.taken for slab in self.slabs)
+        if free <= 0 or (self.slabs and free < min(_MIN_LANES, self.max_rows)):
             return None
         alike = [other for _, other in zip(range(free - 1), behind, strict=False) if other.decodes]
         lanes = 1 + sum(other.lane <= row.lane for other in alike)

@@ -14,6 +14,7 @@ from dql.executor.progress import Tracker
 from dql.executor.rejected import Rejected
 from dql.executor.requests import Answer, Task
 from dql.models import Model
+from dql.planner.adapt import Adviser
 from dql.planner.measured import Measured
 from dql.planner.physical import ErrorPolicy, Placement
 
@@ -44,6 +45,7 @@ class Context:
     counts: Counter[str] = field(default_factory=Counter)
     rows: int = 0
     measured: dict[str, Measured] = field(default_factory=dict)
+    adviser: Adviser | None = None
     token_budget: float | None = None
     spent: bool = False  # the budget is: rows that did not finish stay out
 

@@ -1,5 +1,6 @@
 """One run of an encoder over a stream of requests: texts of similar length together, equal texts once."""
 
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from time import perf_counter
@@ -8,7 +9,7 @@ import numpy as np
 import torch
 
 from dql.executor.models.encoder import Encoder
-from dql.executor.options import Counters, EngineOptions
+from dql.executor.options import Counters, EngineOptions, Pace
 from dql.executor.requests import Answer, Failure, Request
 from dql.executor.rows import Row, refusal
 from dql.executor.windows import out_of_memory, pull
@@ -24,6 +25,7 @@ class EncoderRun:
         requests: Iterator[Request],
         encoder: Encoder,
         options: EngineOptions,
+        pace: Pace,
         counters: Counters,
         lock: threading.Lock,
     ) -> None:
@@ -31,9 +33,10 @@ class EncoderRun:
         self._requests = requests
         self._encoder = encoder
         self._options = options
+        self._pace = pace
         self._counters = counters
         self._lock = lock
-        self._step_tokens = options.step_tokens
+        self._bearable = sys.maxsize  # tokens of a step that memory allows, as far as steps have failed
 
     def answers(self) -> Iterator[Answer]:
         """Every answer of the run."""
@@ -72,7 +75,8 @@ class EncoderRun:
     def _step(self, rows: list[Row], began: float) -> list[Answer]:
         """Embed as many of the longest rows as a step takes, and take them out of `rows`."""
         first, total = len(rows) - 1, len(rows[-1].tokens)
-        while first and total + len(rows[first - 1].tokens) <= self._step_tokens:
+        room = min(self._pace.step_tokens, self._bearable)
+        while first and total + len(rows[first - 1].tokens) <= room:
             first -= 1
             total += len(rows[first].tokens)
         batch = rows[first:]
@@ -91,14 +95,18 @@ class EncoderRun:
         del rows[first:]
         seconds = perf_counter() - began
         pairs = zip(batch, vectors, strict=True)
-        return [answer for row, vector in pairs for answer in row.answers(vector=vector.copy(), seconds=seconds)]
+        return [
+            answer
+            for row, vector in pairs
+            for answer in row.answers(vector=vector.copy(), seconds=seconds, first=seconds)
+        ]
 
     def _less(self, rows: list[Row], batch: list[Row], error: RuntimeError) -> list[Answer]:
         """Memory ran out: half as much next time, or without the one row that does not fit alone."""
         if len(batch) > 1:
-            self._step_tokens = max(1, sum(len(row.tokens) for row in batch) // 2)
+            self._bearable = max(1, sum(len(row.tokens) for row in batch) // 2)
             return []
-        self._step_tokens = self._options.step_tokens
+        self._bearable = sys.maxsize
         failure = Failure("oom", f"out of memory: {str(error).splitlines()[0]}", retryable=True)
         return rows.pop().answers(failure=failure)
 

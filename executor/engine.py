@@ -14,7 +14,7 @@ from dql.executor.memory import available_memory, plan_memory
 from dql.executor.models.decoder import Decoder
 from dql.executor.models.encoder import Encoder
 from dql.executor.models.linear import packing_works
-from dql.executor.options import Counters, EngineOptions
+from dql.executor.options import Counters, EngineOptions, Pace
 from dql.executor.requests import Answer, Request
 from dql.executor.run import DecoderRun, Loaded
 from dql.executor.runner import Decode
@@ -70,25 +70,18 @@ class Engine:
         self,
         requests: Iterable[Request],
         *,
-        max_rows: int | None = None,
-        step_tokens: int | None = None,
+        pace: Pace | None = None,
         kv_slots: int | None = None,
         row_timeout: float | None = None,
     ) -> Generator[Answer]:
         """Answer requests, pulled a window at a time, as they finish; closing the iterator frees all they hold.
 
-        max_rows: most rows decoding at once in this run, and step_tokens: most tokens of a step, instead of the
-        engine's. kv_slots: most token slots of the KV cache that the run takes. row_timeout: seconds from a row's
-        admission, after which it fails before its next step. A request that cannot be answered has an answer with a
-        Failure; nothing that a request holds raises.
+        pace: sizes of this run instead of the engine's, read before every step. kv_slots: most token slots of the KV
+        cache that the run takes. row_timeout: seconds from a row's admission, after which it fails before its next
+        step. A request that cannot be answered has an answer with a Failure; nothing that a request holds raises.
         """
-        options = replace(
-            self.options,
-            max_rows=max_rows or self.options.max_rows,
-            step_tokens=step_tokens or self.options.step_tokens,
-            row_timeout=row_timeout or self.options.row_timeout,
-        )
-        run = self._start(iter(requests), options, kv_slots)
+        options = replace(self.options, row_timeout=row_timeout or self.options.row_timeout)
+        run = self._start(iter(requests), options, pace or options, kv_slots)
         self._open.add(run)
         try:
             yield from run.answers()
@@ -106,10 +99,10 @@ class Engine:
         """Token slots of the KV cache that nothing holds, prefixes kept for later left out."""
         return self.pool.available
 
-    def _start(self, requests: Iterator[Request], options: EngineOptions, kv_slots: int | None) -> _Run:
+    def _start(self, requests: Iterator[Request], options: EngineOptions, pace: Pace, kv_slots: int | None) -> _Run:
         if isinstance(self.model, Encoder):
-            return EncoderRun(requests, self.model, options, self.counters, self._lock)
+            return EncoderRun(requests, self.model, options, pace, self.counters, self._lock)
         loaded = Loaded(
             self.model, CpuBackend(self.model, self.pool), self.pool, self.counters, self._lock, self._decode
         )
-        return DecoderRun(requests, loaded, options, kv_slots)
+        return DecoderRun(requests, loaded, options, pace, kv_slots)

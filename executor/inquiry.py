@@ -93,31 +93,42 @@ class _Asking:
         self._rows = rows
         self._waiting = _merged(inquiries)
         self._work = np.zeros(len(inquiries))  # tokens computed for each
+        self._watch = None if context.adviser is None else context.adviser.watch([i.call.out for i in inquiries])
         context.counts["reused"] += sum(len(same) - 1 for same in self._waiting)
 
     def run(self) -> None:
         """Run all of them, as far as the token budget goes."""
-        context, done = self._context, 0
         requests = [Request(i, same[0][1].tokens, same[0][1].task) for i, same in enumerate(self._waiting)]
+        if self._watch is None:
+            self._run_affordable(requests)
+            return
+        start = 0
+        for size in self._watch.parts(len(requests)):
+            self._run_affordable(requests[start : start + size])
+            self._watch.look({inquiry.call.out: inquiry.measured for inquiry in self._inquiries})
+            start += size
+
+    def _run_affordable(self, requests: list[Request]) -> None:
+        """Run these requests, as far as the token budget goes."""
+        context = self._context
         while requests and not context.cancelled.is_set():
             part = _affordable(requests, context.tokens_left())
             if not part:
                 context.stop_spent()
                 return
-            self._run(part, done)
-            done += len(part)
+            self._run(part)
             requests = requests[len(part) :]
 
-    def _run(self, requests: list[Request], done: int) -> None:
+    def _run(self, requests: list[Request]) -> None:
         context, place = self._context, self._placement
         engine = context.models.engine(self._model)
         context.tracker.phase("running", ", ".join(inquiry.call.label for inquiry in self._inquiries))
         before, began = replace(engine.counters), perf_counter()
-        sizes = {"max_rows": place.max_rows, "step_tokens": place.step_tokens, "kv_slots": place.kv_slots}
-        running = engine.run(requests, **sizes, row_timeout=context.policy.row_timeout)
+        timeout = context.policy.row_timeout
+        running = engine.run(requests, pace=self._watch or place, kv_slots=place.kv_slots, row_timeout=timeout)
         self._work[:] = 0
         try:
-            for number, found in enumerate(running, done + 1):
+            for number, found in enumerate(running, requests[0].id + 1):
                 if found.failure is not None and found.failure.kind == "cancelled":
                     continue
                 self._note(found)
@@ -144,7 +155,10 @@ class _Asking:
         measured = self._inquiries[number].measured
         drawn = len(found.tokens) + (found.finish == "stop") if isinstance(question.task, Generate) else 0
         if found.failure is None:
-            measured.note(found.seconds, drawn)
+            took = found.seconds, found.first_seconds, drawn
+            measured.note(*took)
+            if self._watch is not None:
+                self._watch.note(self._inquiries[number].call.out, *took, now=perf_counter(), changes=measured.changes)
         computed = found.prompt_tokens - found.cached_tokens
         measured.count(computed, found.cached_tokens, drawn)
         self._work[number] += computed + drawn

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, Protocol, get_args
 
 from dql.errors import ConfigError
 from dql.executor.requests import Answer
@@ -46,6 +46,15 @@ class EngineOptions:
     def context_of(self, shape: ModelShape) -> int:
         """Most tokens of a prompt and its answer together for a model of this shape."""
         return min(shape.context_length, self.context or shape.context_length)
+
+
+class Pace(Protocol):
+    """Sizes of a run: most rows decoding at once, most tokens of a step. Its owner may change them between answers."""
+
+    @property
+    def max_rows(self) -> int: ...
+    @property
+    def step_tokens(self) -> int: ...
 
 
 @dataclass(slots=True)

@@ -68,7 +68,7 @@ class Answer:
 
     tokens: generated ids without the stop id. logprobs: of the generated tokens, or one per label for Score.
     finish: "stop" or "length". prompt_tokens counts the prompt, cached_tokens its part that was not computed for
-    this row. seconds runs from admission to the last token.
+    this row. seconds runs from admission to the last token, first_seconds to the first one.
     """
 
     id: int
@@ -79,4 +79,5 @@ class Answer:
     prompt_tokens: int = 0
     cached_tokens: int = 0
     seconds: float = 0.0
+    first_seconds: float = 0.0
     failure: Failure | None = None

@@ -33,6 +33,7 @@ class Row:
     done: int = 0  # own tokens whose keys and values are stored
     computed: int = 0  # prompt tokens computed on this row's account, those of nodes it came first to included
     admitted_at: float = 0.0
+    first_at: float = 0.0  # when its first token was drawn
 
     @property
     def own(self) -> int:
@@ -75,6 +76,7 @@ class Row:
         logprobs: NDArray[np.float32] = _NO_SCORES,
         finish: str = "stop",
         seconds: float = 0.0,
+        first: float = 0.0,
         vector: NDArray[np.float32] | None = None,
         failure: Failure | None = None,
     ) -> list[Answer]:
@@ -90,6 +92,7 @@ class Row:
                 prompt_tokens=length,
                 cached_tokens=length - (self.computed if index == 0 else 0),
                 seconds=seconds,
+                first_seconds=first,
                 failure=failure,
             )
             for index, request_id in enumerate(self.ids)

@@ -1,5 +1,6 @@
 """One run of a decoder over a stream of requests: pull a window, plan a step, run it, hand out what finished."""
 
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ import torch
 from dql.executor.backend import Backend, StepCancelled
 from dql.executor.block_pool import BlockPool
 from dql.executor.models.decoder import Decoder
-from dql.executor.options import Counters, EngineOptions
+from dql.executor.options import Counters, EngineOptions, Pace
 from dql.executor.requests import Answer, Failure, Request
 from dql.executor.rows import Row, plan_window
 from dql.executor.runner import Decode, Runner
@@ -40,17 +41,20 @@ class DecoderRun:
         requests: Iterator[Request],
         loaded: Loaded,
         options: EngineOptions,
+        pace: Pace,
         kv_slots: int | None,
     ) -> None:
-        """`options`: those of this run; kv_slots: most slots of the pool that it may take."""
+        """`options`: the engine's; pace: this run's sizes; kv_slots: most slots of the pool that it may take."""
         self.cancelled = threading.Event()
         self._requests = requests
         self._loaded = loaded
         self._options = options
+        self._pace = pace
+        self._bearable = sys.maxsize  # tokens of a step that memory allows, as far as steps have failed
         self._exhausted = False
         pool = loaded.pool
         quota = min(int(pool.available * _RUN_SHARE), kv_slots or pool.available)
-        self._scheduler = Scheduler(pool, step_tokens=options.step_tokens, max_rows=options.max_rows, quota=quota)
+        self._scheduler = Scheduler(pool, step_tokens=pace.step_tokens, max_rows=pace.max_rows, quota=quota)
         self._runner = Runner(
             loaded.backend,
             loaded.decoder.head,
@@ -94,6 +98,7 @@ class DecoderRun:
     def _step(self) -> Sequence[Answer]:
         scheduler = self._scheduler
         with self._loaded.lock, torch.inference_mode():
+            scheduler.resize(self._pace.max_rows, min(self._pace.step_tokens, self._bearable))
             plan = scheduler.plan()
             if plan is None and scheduler.make_room():
                 return []
@@ -107,7 +112,7 @@ class DecoderRun:
                 if not out_of_memory(error):
                     raise
                 if scheduler.step_tokens > 1:
-                    scheduler.step_tokens //= 2
+                    self._bearable = scheduler.step_tokens // 2
                     return []
                 return self._refuse_first(str(error).splitlines()[0])
         self._loaded.counters.count(answers)
@@ -125,7 +130,7 @@ class DecoderRun:
 
     def _refuse_first(self, reason: str) -> Sequence[Answer]:
         """Give up on the one row that cannot run even alone, and go on with the others at full steps."""
-        self._scheduler.step_tokens = self._options.step_tokens
+        self._bearable = sys.maxsize
         row = self._scheduler.drop_first()
         return self._failed([row], Failure("oom", f"out of memory: {reason}", retryable=True))
 

@@ -66,8 +66,8 @@ class Runner:
             draws.append(_Draws(part.slab, part.lanes, place + np.arange(len(part.lanes))))
             place += len(part.lanes)
         answers = self._score(scored, hidden)
-        answers.extend(self._draw(draws, hidden))
-        if not self._scheduler.waiting:  # else waiting rows fill the gaps
+        answers.extend(self._draw(draws, hidden, [row for row, _ in begun]))
+        if not self._scheduler.waiting or self._scheduler.held.full:  # else waiting rows fill the gaps
             self._scheduler.held.compact()
         return answers
 
@@ -84,16 +84,21 @@ class Runner:
             for (row, _), row_scores in zip(members, scores, strict=True):
                 self._counters.forced += row.tail
                 self._scheduler.held.release(row)
-                answers.extend(row.answers(logprobs=row_scores.copy(), seconds=perf_counter() - row.admitted_at))
+                seconds = perf_counter() - row.admitted_at
+                answers.extend(row.answers(logprobs=row_scores.copy(), seconds=seconds, first=seconds))
         return answers
 
-    def _draw(self, draws: Sequence[_Draws], hidden: torch.Tensor) -> list[Answer]:
+    def _draw(self, draws: Sequence[_Draws], hidden: torch.Tensor, begun: Sequence[Row]) -> list[Answer]:
+        """One token for each row of `draws`; it is the first one of those `begun`."""
         if not draws:
             return []
         places = np.concatenate([part.places for part in draws])
         parameters = DrawParameters.concatenated([part.slab.drawing.at(part.lanes) for part in draws])
         tokens, logprobs = draw(self._head, hidden[torch.from_numpy(places).to(hidden.device)], parameters)
         self._counters.decoded += len(tokens)
+        now = perf_counter()
+        for row in begun:
+            row.first_at = now
         answers: list[Answer] = []
         start = 0
         for part in draws:
@@ -114,9 +119,9 @@ class Runner:
         limited = not by_id and count == slab.limit[lane] and not self._has_stop_text(slab, lane)
         tokens, logprobs = slab.tokens[lane, :count].copy(), slab.logprobs[lane, :count].copy()
         self._scheduler.held.release(row)
-        seconds = perf_counter() - row.admitted_at
+        seconds, first = perf_counter() - row.admitted_at, row.first_at - row.admitted_at
         finish = "length" if limited else "stop"
-        return list(row.answers(tokens=tokens, logprobs=logprobs, finish=finish, seconds=seconds))
+        return list(row.answers(tokens=tokens, logprobs=logprobs, finish=finish, seconds=seconds, first=first))
 
     def _stopped_by_text(self, part: _Draws) -> NDArray[np.bool_]:
         stopped = np.zeros(len(part.lanes), np.bool_)

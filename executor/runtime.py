@@ -21,6 +21,7 @@ from dql.models import Model
 from dql.models.fetch import PullProgress
 from dql.models.registry import Registry
 from dql.models.shape import ModelShape
+from dql.planner.explain_cost import Promise
 from dql.planner.hardware import Hardware
 from dql.planner.hardware import Progress as Measuring
 from dql.planner.physical import ErrorPolicy, QueryPlan
@@ -38,6 +39,7 @@ class Run:
     started: float = field(default_factory=time.monotonic)
     rows: int = 0
     seconds: float = 0.0
+    judge: "Callable[[Run], Sequence[Promise]] | None" = None  # what became of each bound
     finished: "Callable[[Run], None] | None" = None  # called once, when the last batch was read or the run stopped
 
     def batches(self) -> Iterator[pa.RecordBatch]:
@@ -85,6 +87,8 @@ class Run:
             tokens_decoded=counts["decoded"],
             seconds=self.seconds,
             messages=tuple(self.context.messages()),
+            promises=() if self.judge is None else tuple(self.judge(self)),
+            changes=tuple(change for found in self.context.measured.values() for change in found.changes),
         )
 
 

@@ -51,6 +51,11 @@ class Scheduler:
         """Whether nothing is left to do."""
         return not self.waiting and not self.held.slabs
 
+    def resize(self, max_rows: int, step_tokens: int) -> None:
+        """Sizes from the next step on. Rows that decode already go on."""
+        self.step_tokens = step_tokens
+        self.held.max_rows = max_rows
+
     def add(self, window: Window) -> None:
         """Queue a window's rows."""
         self.waiting.extend(window.rows)

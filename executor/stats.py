@@ -1,11 +1,19 @@
 """Counts of one run, as `Result.stats()` gives them; apart from the runtime, so that reading them loads no torch."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dql.planner.explain_cost import Promise
 
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """What one run did. Tokens: `prefilled` were computed, `reused` shared with other rows, `decoded` generated."""
+    """What one run did. Tokens: `prefilled` were computed, `reused` shared with other rows, `decoded` generated.
+
+    promises: each bound of the contract, with what was promised and what was measured. changes: what the run changed of
+    its plan.
+    """
 
     rows: int = 0
     nulls: int = 0
@@ -19,3 +27,5 @@ class Stats:
     tokens_decoded: int = 0
     seconds: float = 0.0
     messages: tuple[str, ...] = ()
+    promises: "tuple[Promise, ...]" = ()
+    changes: tuple[str, ...] = ()

@@ -126,6 +126,10 @@ class Contract:
             return self.pinned[name]
         return self.defaults.get(name, SETTING_KINDS[name].default)
 
+    def is_pinned(self, name: str) -> bool:
+        """Whether the query or the session gave a setting that otherwise the planner decides."""
+        return self.setting(name) is not None and (name in self.pinned or name in self.defaults)
+
     def bound(self, name: str) -> Bound | None:
         return next((b for b in self.bounds if b.name == name), None)
 

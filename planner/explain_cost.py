@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from dql.planner.contract import Bound, Contract
 from dql.planner.cost import Cost
-from dql.planner.measured import Measured, latency_of
+from dql.planner.measured import Measured, row_seconds
 from dql.planner.search import Choice, Option
 from dql.planner.units import bytes_text, interval_text, rate_text, seconds_text, usd_text
 
@@ -89,8 +89,8 @@ def _budget(bound: Bound, choice: Choice | None) -> str:
 def _measured(bound: Bound, choice: Choice | None, measured: Mapping[str, Measured], seconds: float) -> float | None:
     calls = list(measured.values())
     match bound.name:
-        case "latency":
-            return latency_of(calls, bound.qualifier or "p95") if calls else None
+        case "latency" | "ttft" | "tpot":
+            return row_seconds(calls, bound.name, bound.qualifier or "p95") if calls else None
         case "deadline":
             return seconds
         case "throughput" if seconds and calls:
@@ -138,6 +138,7 @@ def call_lines(out: str, choice: Choice | None, measured: Mapping[str, Measured]
         ]
     if (found := measured.get(out)) is not None:
         lines.append(f"measured  {_taken(found)}")
+        lines += [f"changed   {change}" for change in found.changes]
     return lines
 
 

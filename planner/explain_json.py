@@ -65,5 +65,8 @@ def _measured(measured: Measured) -> Json:
         "distinct": measured.distinct,
         "seconds": measured.seconds,
         "latency": {name: measured.latency(name) for name in PERCENTILES},
+        "ttft": {name: measured.ttft(name) for name in PERCENTILES},
+        "tpot": {name: measured.tpot(name) for name in PERCENTILES},
+        "changes": measured.changes,
         "tokens": {"prefilled": measured.prefilled, "reused": measured.reused, "decoded": measured.decoded},
     }

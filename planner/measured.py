@@ -1,9 +1,11 @@
 """What a call of a run did, beside what was predicted for it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from dql.planner.hardware import Floats
 from dql.planner.lengths import Lengths, quantiles
 from dql.planner.simulate import PERCENTILES
 
@@ -12,7 +14,8 @@ _KEPT = 100_000  # rows whose latency and length are kept
 
 @dataclass(slots=True)
 class Measured:
-    """One call: rows asked and rows run, seconds in the engine, tokens; and each row's seconds and tokens drawn.
+    """One call: rows asked and rows run, seconds in the engine, tokens; of each row that ran, its seconds to the last
+    and to the first token, and its tokens drawn. changes: what the run changed of its plan, in words.
 
     Calls that share an engine's run share its seconds by the tokens computed for each.
     """
@@ -24,18 +27,31 @@ class Measured:
     reused: int = 0
     decoded: int = 0
     latencies: list[float] = field(default_factory=list)
+    firsts: list[float] = field(default_factory=list)
     drawn: list[int] = field(default_factory=list)
+    changes: list[str] = field(default_factory=list)
 
-    def note(self, seconds: float, drawn: int) -> None:
-        """One answered row."""
+    def note(self, seconds: float, first: float, drawn: int) -> None:
+        """One answered row: seconds from its admission to its last and its first token, tokens drawn."""
         self.distinct += 1
         if len(self.latencies) < _KEPT:
             self.latencies.append(seconds)
+            self.firsts.append(first)
             self.drawn.append(drawn)
 
     def latency(self, percentile: str = "p95") -> float:
         """Seconds from a row's admission to its last token; 0 where none ran."""
-        return float(np.percentile(self.latencies, float(percentile[1:]))) if self.latencies else 0.0
+        return _percentile(self.latencies, percentile)
+
+    def ttft(self, percentile: str = "p95") -> float:
+        """Seconds from a row's admission to its first token."""
+        return _percentile(self.firsts, percentile)
+
+    def tpot(self, percentile: str = "p95") -> float:
+        """Seconds between a row's tokens after its first; 0 where no row drew two."""
+        last, first, drawn = (np.array(x, np.float64) for x in (self.latencies, self.firsts, self.drawn))
+        several = drawn > 1
+        return _percentile((last[several] - first[several]) / (drawn[several] - 1), percentile)
 
     def count(self, prefilled: int, reused: int, decoded: int) -> None:
         """Tokens of one answered row."""
@@ -49,7 +65,15 @@ class Measured:
         return quantiles(np.array(self.drawn))
 
 
-def latency_of(calls: list[Measured], percentile: str) -> float:
-    """Seconds of a row over all its calls, taken as the sum of each call's percentile."""
+def row_seconds(calls: Sequence[Measured], bound: str, percentile: str) -> float:
+    """What `bound` (latency, ttft, tpot) limits, over all calls of a row.
+
+    A latency is the sum of the calls' percentiles, the others are the slowest call's.
+    """
     assert percentile in PERCENTILES
-    return sum(call.latency(percentile) for call in calls)
+    figures = [float(getattr(call, bound)(percentile)) for call in calls]
+    return sum(figures) if bound == "latency" else max(figures, default=0.0)
+
+
+def _percentile(values: Sequence[float] | Floats, percentile: str) -> float:
+    return float(np.percentile(values, float(percentile[1:]))) if len(values) else 0.0

@@ -81,20 +81,25 @@ def search(
     agreement: Mapping[str, float] | None = None,
     *,
     what_if: bool = False,
+    sizes_of: Placement | None = None,
 ) -> Choice:
     """The cheapest plan of one placement for all calls of a query. It may miss the contract: see `best.misses`.
 
     agreement: measured lower bounds of the share of answers that a precision leaves as they are. what_if: the hardware
-    need not be here, so that sharding and lossy precisions are weighed too. Raises UnsupportedError for pinned settings
+    need not be here, so that sharding and lossy precisions are weighed too. sizes_of: only the sizes are open, all else
+    is this placement's. Raises UnsupportedError for pinned settings
     that no engine of this hardware has, ConfigError where a bound needs a price that nobody gave.
     """
     if hardware.price is None and contract.bound("cost") is not None:
         raise ConfigError("a bound on cost needs a price", hint="set DQL_PRICE_PER_HOUR to this machine's USD per hour")
     space = space_of(hardware, contract, what_if=what_if)
+    if sizes_of is not None:
+        space = _resized(space, sizes_of)
     if calls and not any(call.work.decodes for call in calls):
         space = replace(space, max_rows=space.max_rows[:1])  # rows that only score never wait for each other
     priced = price(frame(space), calls, hardware)
-    allowed = pl.col("weights").is_in(list(_allowed(hardware, contract, agreement or {})))
+    weights = _allowed(hardware, contract, agreement or {}) if sizes_of is None else (sizes_of.weights,)
+    allowed = pl.col("weights").is_in(list(weights))
     limit = min(hardware.memory, bound.value if (bound := contract.bound("memory")) else hardware.memory)
     marked = priced.with_columns(
         allowed=allowed, fits=pl.col("memory") < limit, excess=_excess(priced, contract, calls)
@@ -142,6 +147,18 @@ def space_of(hardware: Hardware, contract: Contract, *, what_if: bool) -> Space:
         pipeline_parallel=(pipeline,) if pipeline else powers,
         data_parallel=powers,
         devices=devices or hardware.devices,
+    )
+
+
+def _resized(space: Space, placement: Placement) -> Space:
+    """The sizes of a space, with everything else as in `placement`."""
+    return replace(
+        space,
+        weights=(placement.weights,),
+        kv_cache=(placement.kv_cache,),
+        tensor_parallel=(placement.tensor_parallel,),
+        pipeline_parallel=(placement.pipeline_parallel,),
+        data_parallel=(placement.data_parallel,),
     )
 
 

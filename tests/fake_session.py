@@ -23,7 +23,7 @@ import numpy as np
 from dql.config import Config
 from dql.executor.answers import answer
 from dql.executor.engine import Engine
-from dql.executor.options import Counters
+from dql.executor.options import Counters, Pace
 from dql.executor.progress import Tracker
 from dql.executor.requests import Answer, Failure, Generate, Request, Score, Tokens
 from dql.executor.rows import refusal
@@ -54,8 +54,7 @@ class FakeEngine(Engine):
         self,
         requests: Iterable[Request],
         *,
-        max_rows: int | None = None,
-        step_tokens: int | None = None,
+        pace: Pace | None = None,
         kv_slots: int | None = None,
         row_timeout: float | None = None,
     ) -> Generator[Answer]:

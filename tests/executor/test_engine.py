@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -81,6 +81,51 @@ def test_a_batch_answers_as_its_rows_one_by_one(engine: Engine, work: list[tuple
         alone = answers(engine, [request])
         assert_same(together[request.id], alone[request.id])
     assert engine.free_slots == engine.pool.slots
+
+
+@dataclass
+class Pacing:
+    """Sizes that change whenever a step reads them."""
+
+    sizes: list[tuple[int, int]]
+
+    @property
+    def max_rows(self) -> int:
+        self.sizes = [*self.sizes[1:], self.sizes[0]]
+        return self.sizes[0][0]
+
+    @property
+    def step_tokens(self) -> int:
+        return self.sizes[0][1]
+
+
+@settings(settings.get_profile("engine"), max_examples=15)
+@given(
+    st.lists(st.tuples(prompts, tasks), max_size=20),
+    st.lists(st.tuples(st.integers(1, 9), st.integers(1, 60)), min_size=1, max_size=5),
+)
+def test_sizes_may_change_before_every_step(
+    engine: Engine, work: list[tuple[Tokens, Task]], sizes: list[tuple[int, int]]
+) -> None:
+    requests = [Request(i, tokens, task) for i, (tokens, task) in enumerate(work)]
+    expected = answers(engine, requests)
+    found = {answer.id: answer for answer in engine.run(requests, pace=Pacing(sizes))}
+    assert found.keys() == expected.keys()
+    for id, answer in found.items():
+        assert_same(answer, expected[id])
+        assert 0 < answer.first_seconds <= answer.seconds
+    assert engine.free_slots == engine.pool.slots - sum(r.block.length for r in engine.pool.residents)
+
+
+def test_fewer_rows_at_once_leave_the_lanes_of_more_empty(model: Model) -> None:
+    """A run that begins with eight rows at once and goes on with two keeps to two."""
+    engine, pace = load(model), Pacing([(8, 256)])
+    running = engine.run((Request(i, prompt(i, 4), Generate(1 + i % 9)) for i in range(40)), pace=pace)
+    next(running)
+    pace.sizes = [(2, 256)]
+    before, rows = replace(engine.counters), sum(1 for _ in running)
+    decoded, steps = engine.counters.decoded - before.decoded, engine.counters.steps - before.steps
+    assert rows == 39 and decoded <= 2 * steps + 8 * 9
 
 
 @settings(settings.get_profile("engine"), max_examples=15)

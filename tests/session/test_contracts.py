@@ -12,6 +12,7 @@ from dql.errors import BindError, ConfigError, DqlError, PlanError, UnsupportedE
 from dql.history import CallRecord, History, RunRecord
 from dql.planner.hardware import cpu_versions
 from dql.session import Session
+from dql.summary import summary
 from tests.fake_session import FakeSession
 from tests.planner.fake_models import small_cpu
 
@@ -112,6 +113,16 @@ def test_analyze_runs_and_prints_measured_beside_predicted(small: FakeSession) -
     assert "measured  " in text and "rows 30 → 20 distinct" in text and "the run took" in text
     assert text.count(": kept") == 2
     assert len(small.asked) == 20
+
+
+def test_stats_and_summary_tell_promised_from_measured(small: FakeSession) -> None:
+    bounds = ("latency < 1h", "ttft < 1h", "tpot < 1h", "deadline < 1h", "throughput > 0.001 rows/s")
+    result = small.query(f"{GENERATE} WITH {', '.join(bounds)}")
+    promises = result.stats().promises
+    assert [str(p.bound) for p in promises] == list(bounds)
+    assert all(p.kept and p.predicted is not None for p in promises)
+    lines = summary(result)
+    assert all(any(line.startswith(f"{bound}: predicted ") for line in lines) for bound in bounds)
 
 
 def test_json_has_the_same_facts(small: FakeSession) -> None:
