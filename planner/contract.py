@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from dql.errors import BindError, ConfigError, name_hint
+from dql.planner.optimizer import RULES
 
 Span = tuple[int, int]
 
@@ -52,7 +53,7 @@ class SettingKind:
 
     name: str
     default: Scalar
-    kind: Literal["int", "float", "bool", "str", "share_or_count", "seconds", "strings"]
+    kind: Literal["int", "float", "bool", "str", "share_or_count", "seconds", "strings", "rules"]
     meaning: str
     low: float | None = None
     high: float | None = None
@@ -88,6 +89,7 @@ SETTING_KINDS = {
         SettingKind("row_timeout", None, "seconds", "give up on a row that runs for this long", low=1e-3),
         SettingKind("deterministic", False, "bool", "same answers whatever the batch"),
         SettingKind("best_effort", False, "bool", "run the nearest plan when no plan meets the contract"),
+        SettingKind("disabled_rules", None, "rules", "rewrite rules that plans do without, as 'one, other'"),
     )
 }
 
@@ -137,6 +139,8 @@ class Contract:
 def setting_value(name: str, value: object, unit: str = "", *, span: Span | None = None) -> Value:
     """Check one setting's value; used by WITH, SET and call options alike."""
     kind = SETTING_KINDS[name]
+    if kind.kind == "rules":
+        return _rules(value, span)
     try:
         converted = _convert(kind, value, unit)
     except (TypeError, ValueError) as cause:
@@ -159,6 +163,17 @@ def setting_kind(name: str, *, span: Span | None = None) -> SettingKind:
     if name.lower() not in SETTING_KINDS:
         raise ConfigError(f"unknown setting {name}", span=span, hint=name_hint(name, SETTING_KINDS))
     return SETTING_KINDS[name.lower()]
+
+
+def _rules(value: object, span: Span | None) -> Value:
+    """Names of rewrite rules, from a text with commas or a list."""
+    parts = value.split(",") if isinstance(value, str) else value if isinstance(value, list | tuple) else ()
+    names = tuple(str(part).strip().lower() for part in parts if str(part).strip())
+    known = [rule.__name__ for rule in RULES]
+    for name in names:
+        if name not in known:
+            raise BindError(f"no rule {name}", span=span, hint=name_hint(name, known))
+    return names or None
 
 
 def _convert(kind: SettingKind, value: object, unit: str) -> Value:

@@ -61,8 +61,11 @@ def explain(found: Explanation, rewrites: bool = False) -> str:
         lines += ["", f"-- {table}, read as a table above:", *_tree(plan, found, names)]
     if found.applied:
         lines.append(f"-- applied: {', '.join(dict.fromkeys(a.rule for a in found.applied))}")
+    if isinstance(disabled := found.contract.setting("disabled_rules"), tuple):
+        lines.append(f"-- disabled: {', '.join(disabled)}")
     lines += [f"-- bound {p.bound}: {p}" for p in promises(found)]
-    lines += [f"-- pinned: {name} = {value}" for name, value in found.contract.pinned.items()]
+    pinned = {name: value for name, value in found.contract.pinned.items() if name != "disabled_rules"}
+    lines += [f"-- pinned: {name} = {value}" for name, value in pinned.items()]
     if found.choice is not None:
         lines += [f"-- {line}" for line in choice_lines(found.choice)]
     if found.seconds is not None:
@@ -123,7 +126,8 @@ def _node(node: LogicalPlan, found: Explanation, names: Mapping[str, str]) -> It
             yield f"SORT {', '.join(show(k) for k in node.keys)}", "duckdb", []
         case Limit():
             offset = f" OFFSET {to_sql(node.offset)}" if node.offset is not None else ""
-            yield f"LIMIT {to_sql(node.limit.count) if node.limit else 'ALL'}{offset}", "stops what is below", []
+            count = "ALL" if node.limit is None else to_sql(node.limit.count) + "%" * node.limit.percent
+            yield f"LIMIT {count}{offset}", "duckdb" if count[-1] == "%" else "stops what is below", []
         case Distinct():
             yield "DISTINCT" + (f" ON ({', '.join(show(e) for e in node.on)})" if node.on else ""), "duckdb", []
         case Aggregate():

@@ -42,6 +42,8 @@ def islands(node: N, env: Environment, bind: Bind, outer: Rows | None = None) ->
     """`node` with every query below it that holds inference replaced by one that DuckDB can run."""
 
     def visit(current: ast.Node) -> ast.Node:
+        if isinstance(current, ast.Exists) and is_structured(current.query):
+            return replace(current, query=_island(current.query, env, bind, outer, rows=1))
         if isinstance(current, ast.Query):
             return _island(current, env, bind, outer) if is_structured(current) else current
         return with_children(current, [visit(child) for child in children(current)])
@@ -75,10 +77,11 @@ def _table(table: ast.Table, before: list[ast.Table], env: Environment, bind: Bi
     return chain
 
 
-def _island(query: ast.Query, env: Environment, bind: Bind, outer: Rows | None) -> ast.Query:
+def _island(query: ast.Query, env: Environment, bind: Bind, outer: Rows | None, rows: int | None = None) -> ast.Query:
+    """`query` as one that reads a plan. `rows`: how many of its rows are looked at, where not all are."""
     kept = set(env.plans)
     try:
-        plan, fields = bind(query, env)
+        plan, fields = bind(query if rows is None else _first(query, rows), env)
     except BindError as error:
         if outer is None:
             raise
@@ -92,6 +95,11 @@ def _island(query: ast.Query, env: Environment, bind: Bind, outer: Rows | None) 
     named = zip(plan.columns, fields, strict=True)
     columns = ", ".join(f"{quote_name(c.name)} AS {quote_name(f.name)}" for c, f in named)
     return ast.Query(ast.Island(f"SELECT {columns} FROM {table}"), span=query.span)
+
+
+def _first(query: ast.Query, rows: int) -> ast.Query:
+    """As many rows of a query, in any order, where it does not say how many itself."""
+    return query if query.limit is not None else replace(query, order_by=(), limit=ast.Limit(ast.Number(str(rows))))
 
 
 def _correlated(query: ast.Query, env: Environment, bind: Bind, outer: Rows) -> ast.Query:

@@ -9,6 +9,7 @@ from dql.planner.rules.equal_calls_once import equal_calls_once
 from dql.planner.rules.filter_before_inference import filter_before_inference
 from dql.planner.rules.inference_after_limit import inference_after_limit
 from dql.planner.rules.prune_columns import prune_columns
+from dql.planner.rules.stop_in_order import stop_in_order
 
 Rule = Callable[[LogicalPlan], LogicalPlan]
 
@@ -16,6 +17,7 @@ RULES: tuple[Rule, ...] = (
     filter_before_inference,
     cheap_before_dear,
     inference_after_limit,
+    stop_in_order,
     equal_calls_once,
     prune_columns,
 )

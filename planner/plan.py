@@ -27,7 +27,13 @@ class Planned:
 
 
 def plan_query(bound: BoundQuery, contract: Contract, env: Environment, rules: tuple[Rule, ...] = RULES) -> Planned:
-    """Rewrite a bound query and lower it; plans that it reads as tables are rewritten too."""
+    """Rewrite a bound query and lower it; plans that it reads as tables are rewritten too.
+
+    `rules`: those to apply, but for the contract's `disabled_rules`.
+    """
+    disabled = contract.setting("disabled_rules")
+    if isinstance(disabled, tuple):
+        rules = tuple(rule for rule in rules if rule.__name__ not in disabled)
     logical, applied = optimize(bound.plan, rules)
     tables: dict[str, LogicalPlan] = {}
     for name, (plan, _) in env.plans.items():
