@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from dql.kernels.activation import gated, gated_quantized
-from dql.kernels.attention import packed_attention, paged_attention, prefix_attention
+from dql.kernels.attention import QueryRows, packed_attention, paged_attention, prefix_attention
 from dql.kernels.decode_attention import decode_attention
 from dql.kernels.eight_bit_linear import quantized_linear, weight_only_linear
 from dql.kernels.int4_linear import int4_linear
@@ -143,8 +143,8 @@ def packed(rows: int, length: int) -> Case:
 def prefix(queries: int, length: int, quantised: bool) -> Case:
     def prepare() -> Callable[[], object]:
         cache, q = _cache(length, quantised), _random(queries, HEADS, HEAD_DIM)
-        bounds, start, keys = _integers([0, queries]), _integers([0]), _integers([length])
-        return lambda: prefix_attention(q, cache, bounds, start, keys, max_queries=queries, scale=SCALE)
+        rows, start, keys = QueryRows.packed(_integers([0, queries]), queries), _integers([0]), _integers([length])
+        return lambda: prefix_attention(q, cache, rows, start, keys, scale=SCALE)
 
     name = f"prefix_attention {'fp8' if quantised else 'bf16'}"
     moved = 4 * queries * HEADS * HEAD_DIM + 2 * length * KV_HEADS * (HEAD_DIM + 4 if quantised else 2 * HEAD_DIM)
@@ -155,8 +155,9 @@ def chunk(rows: int, queries: int, length: int) -> Case:
     def prepare() -> Callable[[], object]:
         cache, q = _cache(rows * length, False), _random(rows * queries, HEADS, HEAD_DIM)
         slots = torch.randperm(rows * length, device="cuda").view(rows, length).int()
-        bounds, keys = _integers(list(range(0, rows * queries + 1, queries))), _integers([length] * rows)
-        return lambda: paged_attention(q, cache, slots, bounds, keys, max_queries=queries, scale=SCALE)
+        chunks = QueryRows.packed(_integers(list(range(0, rows * queries + 1, queries))), queries)
+        keys = _integers([length] * rows)
+        return lambda: paged_attention(q, cache, chunks, slots, keys, scale=SCALE)
 
     pairs = rows * queries * (length - queries / 2)
     moved = 4 * rows * queries * HEADS * HEAD_DIM + 4 * rows * length * KV_HEADS * HEAD_DIM

@@ -8,7 +8,7 @@ import torch
 from dql.executor.block_pool import BlockPool
 from dql.executor.cpu_attention import cpu_attention
 from dql.executor.models.decoder import Decoder, PackedTokens
-from dql.executor.step import Step
+from dql.executor.step import Places, Step
 from dql.kernels.kv_cache import KVCache
 
 
@@ -17,7 +17,18 @@ class StepCancelled(Exception):
 
 
 class Backend(Protocol):
-    """Runs steps of one loaded decoder over its KV pool."""
+    """Runs steps of one loaded decoder over its KV pool.
+
+    ahead: how many steps may be launched beyond the one whose results are awaited. reads_lanes_in_place: whether all
+    lanes of a slab up to the last live one are read, so that thinned slabs should be compacted.
+    """
+
+    ahead: int
+    reads_lanes_in_place: bool
+
+    def drawn(self, slots: Places, tokens: torch.Tensor) -> None:
+        """Take note of newest tokens, on the device, and of the slots that they will fill in a later step."""
+        ...
 
     def forward(self, step: Step, cancelled: Callable[[], bool]) -> torch.Tensor:
         """Store the step's keys and values; final hidden states [outputs, hidden_size]. May raise StepCancelled."""
@@ -27,9 +38,15 @@ class Backend(Protocol):
 class CpuBackend:
     """fp32 on the CPU, attention by torch's fused kernel."""
 
+    ahead = 0
+    reads_lanes_in_place = True
+
     def __init__(self, decoder: Decoder, pool: BlockPool) -> None:
         self._decoder = decoder
         self._pool = pool
+
+    def drawn(self, slots: Places, tokens: torch.Tensor) -> None:
+        """Nothing to do: the next step is planned with the tokens themselves."""
 
     def forward(self, step: Step, cancelled: Callable[[], bool]) -> torch.Tensor:
         """See Backend; looks at `cancelled` once a layer."""

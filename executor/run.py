@@ -15,7 +15,7 @@ from dql.executor.options import Counters, EngineOptions, Pace
 from dql.executor.requests import Answer, Failure, Request
 from dql.executor.rows import Row, plan_window
 from dql.executor.runner import Decode, Runner
-from dql.executor.scheduler import Scheduler
+from dql.executor.scheduler import Plan, Scheduler
 from dql.executor.windows import out_of_memory, pull
 
 _RUN_SHARE = 0.75  # of the free slots that one run may take, so that a run nested in its input finds some as well
@@ -69,19 +69,20 @@ class DecoderRun:
         while not self.cancelled.is_set():
             if not self._scheduler.waiting and not self._exhausted:
                 yield from self._pull()
-            elif self._scheduler.idle:
+            elif self._scheduler.idle and not self._runner.under_way:
                 return
             elif overdue := self._drop_overdue():
                 yield from overdue
             else:
                 yield from self._step()
         with self._loaded.lock:
-            rows = self._scheduler.give_up()
+            rows = [*self._runner.abandon(), *self._scheduler.give_up()]
         yield from self._failed(rows, Failure("cancelled", "the query was cancelled", retryable=True))
 
     def close(self) -> None:
         """Free everything that is still held."""
         with self._loaded.lock:
+            self._runner.abandon()
             self._scheduler.give_up()
 
     def _pull(self) -> Sequence[Answer]:
@@ -96,27 +97,33 @@ class DecoderRun:
         return window.settled
 
     def _step(self) -> Sequence[Answer]:
-        scheduler = self._scheduler
+        """Plan and launch a step, and collect one once as many are under way as the device takes."""
+        scheduler, runner = self._scheduler, self._runner
         with self._loaded.lock, torch.inference_mode():
             scheduler.resize(self._pace.max_rows, min(self._pace.step_tokens, self._bearable))
             plan = scheduler.plan()
-            if plan is None and scheduler.make_room():
-                return []
-            if plan is None:
-                return self._refuse_first("it needs more KV cache than there is")
-            try:
-                answers = self._runner.run(plan)
-            except StepCancelled:
-                return []
-            except RuntimeError as error:
-                if not out_of_memory(error):
-                    raise
-                if scheduler.step_tokens > 1:
-                    self._bearable = scheduler.step_tokens // 2
-                    return []
-                return self._refuse_first(str(error).splitlines()[0])
+            if plan is None and not runner.under_way:
+                return [] if scheduler.make_room() else self._refuse_first("it needs more KV cache than there is")
+            if plan is not None and (failed := self._launch(plan)) is not None:
+                return failed
+            answers = runner.collect() if plan is None or runner.full else []
         self._loaded.counters.count(answers)
         return answers
+
+    def _launch(self, plan: Plan) -> Sequence[Answer] | None:
+        """Start a step; None where it is under way, else answers of rows that cannot run."""
+        try:
+            self._runner.launch(plan)
+        except StepCancelled:
+            return []
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
+            if self._scheduler.step_tokens > 1:
+                self._bearable = self._scheduler.step_tokens // 2
+                return []
+            return self._refuse_first(str(error).splitlines()[0])
+        return None
 
     def _drop_overdue(self) -> Sequence[Answer]:
         """Give up on the rows that took too long, each for itself."""

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from dql.executor.models.head import Head
 from dql.executor.requests import Sampling, Tokens
+from dql.executor.transfer import to_device
 from dql.kernels.sample import SamplingRows, sample
 
 
@@ -57,20 +58,25 @@ def row_seed(sampling: Sampling, prompt: Tokens) -> int:
     return int.from_bytes(digest.digest(), "little") >> 1
 
 
-def draw(head: Head, hidden: torch.Tensor, parameters: DrawParameters) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """The next token of each row of hidden [rows, hidden_size] and its log-probability under the model itself."""
+def draw(head: Head, hidden: torch.Tensor, parameters: DrawParameters) -> tuple[torch.Tensor, torch.Tensor]:
+    """The next token of each row of hidden [rows, hidden_size] and its log-probability under the model itself.
+
+    Returns int64 [rows], float32 [rows] on the device of `hidden`, without waiting for it.
+    """
     hot = parameters.temperature > 0
-    tokens, logprobs = np.empty(len(hot), np.int64), np.empty(len(hot), np.float32)
+    tokens = torch.empty(len(hot), dtype=torch.int64, device=hidden.device)
+    logprobs = torch.empty(len(hot), device=hidden.device)
     for sampled in (False, True):
         places = np.flatnonzero(hot == sampled)
-        if not len(places):
-            continue
-        states = hidden if len(places) == len(hot) else hidden[torch.from_numpy(places).to(hidden.device)]
-        drawn, drawn_logprobs = _sampled(head, states, parameters.at(places)) if sampled else head.best(states)
-        tokens[places], logprobs[places] = drawn.cpu().numpy(), drawn_logprobs.float().cpu().numpy()
+        if len(places) == len(hot):
+            return _sampled(head, hidden, parameters) if sampled else head.best(hidden)
+        if len(places):
+            at = to_device(places, hidden.device)
+            states = hidden[at]
+            tokens[at], logprobs[at] = _sampled(head, states, parameters.at(places)) if sampled else head.best(states)
     return tokens, logprobs
 
 
 def _sampled(head: Head, hidden: torch.Tensor, parameters: DrawParameters) -> tuple[torch.Tensor, torch.Tensor]:
-    tensors = (torch.from_numpy(getattr(parameters, name)).to(hidden.device) for name in DrawParameters.__slots__)
+    tensors = (to_device(getattr(parameters, name), hidden.device) for name in DrawParameters.__slots__)
     return sample(head.logits(hidden), SamplingRows(*tensors))

@@ -10,8 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-import numpy as np
-
 from dql.executor.admission import Admission
 from dql.executor.block_pool import BlockPool
 from dql.executor.prefix_tree import Node
@@ -64,7 +62,7 @@ class Scheduler:
     def plan(self) -> Plan | None:
         """The next step; None where the first waiting row cannot be admitted and nothing else is under way."""
         builder = StepBuilder()
-        decoding = [(slab, lanes) for slab in self.held.slabs if len(lanes := np.flatnonzero(slab.live))]
+        decoding = [(slab, lanes) for slab in self.held.slabs if len(lanes := slab.decoding)]
         planned = self._plan_prompts(self.step_tokens - sum(len(lanes) for _, lanes in decoding))
         for item in planned:
             builder.add_segment(self._segment(item))
@@ -75,17 +73,15 @@ class Scheduler:
                 room -= len(lanes)
         return Plan(builder.build(), planned) if builder.size else None
 
-    def commit(self, plan: Plan) -> list[Row]:
-        """Note that the plan's prompt tokens are stored. Returns the rows whose prompts are complete, in order."""
-        complete = []
+    def commit(self, plan: Plan) -> None:
+        """Note that the plan's prompt tokens are stored; rows whose prompts are complete wait no more."""
         for item in plan.planned:
             item.work.done += item.count
             item.row.computed += item.count
             if isinstance(item.work, Node):
                 self.held.node_stored(item.work)
             if item.last:
-                complete.append(self.waiting.popleft())
-        return complete
+                self.waiting.popleft()
 
     def make_room(self) -> bool:
         """Nothing runs and the first waiting row does not fit: give up sharing for memory. False: nothing left to do.

@@ -24,6 +24,8 @@ class Slab:
         self.width = width
         self.rows: list[Row | None] = [None] * lanes
         self.live = np.zeros(lanes, np.bool_)
+        self.tenants = np.zeros(lanes, np.int64)  # how many rows have had the lane: tells this row from the last
+        self.watched = np.zeros(lanes, np.bool_)  # whether the row may end by a stop text
         self.filled = np.zeros(lanes, np.int64)  # slots of the lane that hold keys and values
         self.base = np.zeros(lanes, np.int64)  # position of the lane's first slot
         self.produced = np.zeros(lanes, np.int64)
@@ -58,6 +60,7 @@ class Slab:
         self.stop[lane] = _NO_TOKEN
         self.stop[lane, : len(row.task.stop)] = sorted(row.task.stop)
         self.base[lane] = row.dense_end
+        self.watched[lane] = bool(row.task.stop_texts)
         self.limit[lane] = row.task.max_tokens
         self.dense_parents[lane] = row.dense_parent
         self.filled[lane] = len(row.tokens) - row.dense_end - 1
@@ -68,16 +71,30 @@ class Slab:
         """The first slot of a lane."""
         return self.block.start + lane * self.width
 
-    def advance(self, lanes: Lanes, tokens: NDArray[np.int64], logprobs: NDArray[np.float32]) -> NDArray[np.bool_]:
-        """One more token for each of these lanes, whose newest token is now stored. Returns which rows it ends."""
-        produced = self.produced[lanes]
+    @property
+    def decoding(self) -> Lanes:
+        """The lanes whose rows have tokens left to draw, as far as is known."""
+        return np.flatnonzero(self.live & (self.produced < self.limit))
+
+    def next_slots(self, lanes: Lanes) -> Lanes:
+        """The slots that the newest tokens of these lanes will fill."""
+        slots: Lanes = self.block.start + lanes * self.width + self.filled[lanes]
+        return slots
+
+    def advance(self, lanes: Lanes) -> None:
+        """One more token is being drawn for each of these lanes; the one before is stored."""
         self.live[lanes] = True
         self.filled[lanes] += 1
+        self.produced[lanes] += 1
+        self.drawing.steps[lanes] += 1
+
+    def record(
+        self, lanes: Lanes, produced: NDArray[np.int64], tokens: NDArray[np.generic], logprobs: NDArray[np.generic]
+    ) -> NDArray[np.bool_]:
+        """Note the token that each of these lanes drew after `produced` others. Returns which rows it ends."""
         self.tokens[lanes, produced] = tokens
         self.logprobs[lanes, produced] = logprobs
         self.last[lanes] = tokens
-        self.produced[lanes] += 1
-        self.drawing.steps[lanes] += 1
         ended: NDArray[np.bool_] = self.stopped(lanes) | (produced + 1 == self.limit[lanes])
         return ended
 
@@ -93,6 +110,7 @@ class Slab:
             raise RuntimeError(f"lane {lane} was released twice")
         self.rows[lane] = None
         self.live[lane] = False
+        self.tenants[lane] += 1
         self.dense_parents[lane] = None
         self._free.append(lane)
         return row
@@ -112,6 +130,7 @@ class Slab:
         """Bring a row's state from one lane to a free one; its keys and values are the caller's to copy."""
         for array in (
             self.live,
+            self.watched,
             self.filled,
             self.base,
             self.produced,
@@ -126,5 +145,6 @@ class Slab:
         self.rows[target], self.dense_parents[target] = self.rows[source], self.dense_parents[source]
         self.rows[source], self.dense_parents[source] = None, None
         self.live[source] = False
+        self.tenants[[source, target]] += 1
         self._free.remove(target)
         self._free.append(source)

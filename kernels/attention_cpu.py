@@ -1,10 +1,13 @@
 """The CPU paths of `attention` and `decode_attention`: rows padded to batches for torch's fused kernel."""
 
+from collections.abc import Iterator
+
 import torch
 
 from dql.kernels.fused_cpu import HIDDEN, attend_padded
 from dql.kernels.kv_cache import KVCache
 
+Part = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # tokens of q, their out and lse
 PADDED_TOKENS = 1 << 14  # rows are padded to the longest of a chunk of about so many tokens
 
 
@@ -66,7 +69,9 @@ def packed_cpu(
 def prefix_cpu(
     q: torch.Tensor,
     cache: KVCache,
-    query_offsets: torch.Tensor,
+    query_starts: torch.Tensor,
+    query_ends: torch.Tensor,
+    places: torch.Tensor | None,
     key_starts: torch.Tensor,
     key_lengths: torch.Tensor,
     scale: float,
@@ -74,45 +79,58 @@ def prefix_cpu(
     softcap: float | None,
     positions: torch.Tensor | None,
     key_positions: torch.Tensor | None,
-) -> tuple[torch.Tensor, torch.Tensor]:
+) -> Iterator[Part]:
     """One dense product a group."""
-    out, lse = torch.empty(q.shape, dtype=q.dtype), torch.empty(q.shape[:2])
-    bounds, starts, lengths = query_offsets.tolist(), key_starts.tolist(), key_lengths.tolist()
-    for group, (start, length) in enumerate(zip(starts, lengths, strict=True)):
-        rows = slice(bounds[group], bounds[group + 1])
-        if rows.start == rows.stop:
-            continue
+    for group, tokens in enumerate(_row_tokens(query_starts, query_ends, places)):
+        start, length = int(key_starts[group]), int(key_lengths[group])
         k, v = cache.dense(slice(start, start + length))
-        seen = torch.ones((1, rows.stop - rows.start, length), dtype=torch.bool)
+        seen = torch.ones((1, len(tokens), length), dtype=torch.bool)
         if window is not None and positions is not None and key_positions is not None:
-            seen = (positions[rows, None] - key_positions[group] - torch.arange(length) < window)[None]
-        state = attend_rows(q[None, rows], k[None], v[None], seen, scale, softcap)
-        out[rows], lse[rows] = state[0][0], state[1][0]
-    return out, lse
+            seen = (positions[tokens, None] - key_positions[group] - torch.arange(length) < window)[None]
+        state = attend_rows(q[None, tokens], k[None], v[None], seen, scale, softcap)
+        yield tokens, state[0][0], state[1][0]
 
 
 def paged_cpu(
     q: torch.Tensor,
     cache: KVCache,
     slots: torch.Tensor,
-    query_offsets: torch.Tensor,
+    query_starts: torch.Tensor,
+    query_ends: torch.Tensor,
+    places: torch.Tensor | None,
     key_lengths: torch.Tensor,
     scale: float,
     window: int | None,
     softcap: float | None,
-) -> tuple[torch.Tensor, torch.Tensor]:
+) -> Iterator[Part]:
     """One dense product a row: prefill chunks are few and long."""
-    out, lse = torch.empty(q.shape, dtype=q.dtype), torch.empty(q.shape[:2])
-    bounds, lengths = query_offsets.tolist(), key_lengths.tolist()
-    for row, length in enumerate(lengths):
-        queries = slice(bounds[row], bounds[row + 1])
-        if queries.start == queries.stop:
-            continue
-        k, v = cache.dense(slots[row, :length].long())
-        distance = torch.arange(length - (queries.stop - queries.start), length)[:, None] - torch.arange(length)
+    for row, tokens in enumerate(_row_tokens(query_starts, query_ends, places)):
+        length = int(key_lengths[row])
+        index = slots[row, :length].long() if slots.ndim == 2 else int(slots[row]) + torch.arange(length)
+        k, v = cache.dense(index)
+        distance = torch.arange(length - len(tokens), length)[:, None] - torch.arange(length)
         seen = distance >= 0
         if window is not None:
             seen &= distance < window
-        state = attend_rows(q[None, queries], k[None], v[None], seen[None], scale, softcap)
-        out[queries], lse[queries] = state[0][0], state[1][0]
+        state = attend_rows(q[None, tokens], k[None], v[None], seen[None], scale, softcap)
+        yield tokens, state[0][0], state[1][0]
+
+
+def join_into(
+    parts: Iterator[Part], q: torch.Tensor, state: tuple[torch.Tensor, torch.Tensor] | None, joined: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Write parts to their tokens of `state` (a fresh one where None), or join them to what is there."""
+    out, lse = state or (torch.empty(q.shape, dtype=q.dtype), torch.empty(q.shape[:2]))
+    for tokens, part, part_lse in parts:
+        if joined:
+            both = torch.logaddexp(lse[tokens], part_lse)
+            share = torch.exp(part_lse - both).nan_to_num_(0.0)[..., None]  # both −inf: nothing seen by either
+            part, part_lse = torch.lerp(out[tokens].float(), part, share), both
+        out[tokens], lse[tokens] = part.to(out.dtype), part_lse
     return out, lse
+
+
+def _row_tokens(starts: torch.Tensor, ends: torch.Tensor, places: torch.Tensor | None) -> Iterator[torch.Tensor]:
+    for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
+        queries = torch.arange(start, end)
+        yield queries if places is None else places[queries].long()

@@ -77,6 +77,24 @@ def finish(out: Block, largest: Block, total: Block, SCALED: constexpr) -> Block
 
 
 @jit()
+def _begin(
+    out: Pointer, lse: Pointer, at: Block, channel: Block, real: Block, inside: Block,
+    HEAD_DIM: constexpr, RESUMED: constexpr, SCALED: constexpr, BLOCK_M: constexpr, BLOCK_D: constexpr,
+) -> Block:  # fmt: skip
+    """(out, largest, total) before the first key: nothing, or what `finish` made of the keys seen so far."""
+    if RESUMED:
+        log_sum = tl.load(lse + at, mask=real, other=float("-inf"))
+        mean = tl.load(out + at[:, None] * HEAD_DIM + channel, mask=inside, other=0.0).to(tl.float32)
+        total = tl.where(log_sum == float("-inf"), 0.0, 1.0)
+        return mean * (256 if SCALED else 1), log_sum * 1.4426950408889634, total
+    return (
+        tl.zeros((BLOCK_M, BLOCK_D), tl.float32),
+        tl.full((BLOCK_M,), float("-inf"), tl.float32),
+        tl.zeros((BLOCK_M,), tl.float32),
+    )
+
+
+@jit()
 def _span(
     q: Block, query_at: Block, out: Block, largest: Block, total: Block, begin: Scalar, end: Scalar, keys: Block,
     rule: Block, HEAD_DIM: constexpr, BLOCK_N: constexpr, BLOCK_D: constexpr, PAGED: constexpr, CAUSAL: constexpr,
@@ -107,14 +125,12 @@ def _span(
 
 @jit()
 def _attend(
-    query: Block, query_at: Block, first: Scalar, last: Scalar, keys: Block, rule: Block,
+    query: Block, query_at: Block, first: Scalar, last: Scalar, state: Block, keys: Block, rule: Block,
     HEAD_DIM: constexpr, PAGED: constexpr, CAUSAL: constexpr, WINDOW: constexpr, CAPPED: constexpr,
-    SCALED: constexpr, COMPUTE: constexpr, BLOCK_M: constexpr, BLOCK_N: constexpr, BLOCK_D: constexpr,
+    SCALED: constexpr, COMPUTE: constexpr, BLOCK_N: constexpr, BLOCK_D: constexpr,
 ) -> Block:  # fmt: skip
-    """(out, lse) of a block of queries at positions first…last, counted from key 0."""
-    out = tl.zeros((BLOCK_M, BLOCK_D), tl.float32)
-    largest = tl.full((BLOCK_M,), float("-inf"), tl.float32)
-    total = tl.zeros((BLOCK_M,), tl.float32)
+    """(out, lse) of a block of queries at positions first…last, counted from key 0, going on from `state`."""
+    out, largest, total = state
     length, window = keys[6], rule[2]
     end = tl.minimum(length, last + 1) if CAUSAL else length
     if WINDOW:
@@ -135,25 +151,30 @@ def _attend(
 @jit(do_not_specialize=["scale", "softcap", "window"])
 def attention_kernel(
     q: Pointer, k: Pointer, v: Pointer, k_scales: Pointer, v_scales: Pointer, out: Pointer, lse: Pointer,
-    query_offsets: Pointer, key_starts: Pointer, key_lengths: Pointer, slots: Pointer,
-    positions: Pointer, key_positions: Pointer,
+    query_starts: Pointer, query_ends: Pointer, places: Pointer, key_starts: Pointer, key_lengths: Pointer,
+    slots: Pointer, positions: Pointer, key_positions: Pointer,
     q_stride: Scalar, k_stride: Scalar, v_stride: Scalar, slots_stride: Scalar, kv_heads: Scalar,
     scale: Scalar, softcap: Scalar, window: Scalar,
-    HEAD_DIM: constexpr, GROUP: constexpr, OWN_KEYS: constexpr, PAGED: constexpr, CAUSAL: constexpr,
-    WINDOW: constexpr, CAPPED: constexpr, SCALED: constexpr, COMPUTE: constexpr,
+    HEAD_DIM: constexpr, GROUP: constexpr, OWN_KEYS: constexpr, PLACED: constexpr, RESUMED: constexpr,
+    PAGED: constexpr, CAUSAL: constexpr, WINDOW: constexpr, CAPPED: constexpr, SCALED: constexpr, COMPUTE: constexpr,
     BLOCK_M: constexpr, BLOCK_N: constexpr, BLOCK_D: constexpr,
 ) -> None:  # fmt: skip
-    """OWN_KEYS: the keys are the packed tokens of the row itself, and key_starts, key_lengths are not read."""
+    """OWN_KEYS: the keys are the packed tokens of the row itself, and key_starts, key_lengths are not read.
+
+    PLACED: query i is token places[i]. RESUMED: out and lse hold an attention over other keys, which these join.
+    """
     row, kv_head = tl.program_id(0), tl.program_id(1)
     block = tl.num_programs(2) - 1 - tl.program_id(2)  # a causal row's last queries are the most work: first
-    first_query = tl.load(query_offsets + row)
-    queries = tl.load(query_offsets + row + 1) - first_query
+    first_query = tl.load(query_starts + row)
+    queries = tl.load(query_ends + row) - first_query
     index = block * BLOCK_M + tl.arange(0, BLOCK_M)
     if block * BLOCK_M >= queries * GROUP:
         return
     local, head, channel = index // GROUP, kv_head * GROUP + index % GROUP, tl.arange(0, BLOCK_D)
     real = local < queries
     token = (first_query + local).to(tl.int64)
+    if PLACED:
+        token = tl.load(places + token, mask=real, other=0).to(tl.int64)
     start, length = first_query, queries
     if not OWN_KEYS:
         start, length = tl.load(key_starts + row), tl.load(key_lengths + row)
@@ -167,10 +188,11 @@ def attention_kernel(
         k + kv_head * HEAD_DIM, v + kv_head * HEAD_DIM, k_scales + kv_head, v_scales + kv_head,
         slots + row.to(tl.int64) * slots_stride, start, length, k_stride, v_stride, kv_heads,
     )  # fmt: skip
-    result, log_sum = _attend(
-        query.to(COMPUTE), query_at, first, last, keys, (scale, softcap, window),
-        HEAD_DIM, PAGED, CAUSAL, WINDOW, CAPPED, SCALED, COMPUTE, BLOCK_M, BLOCK_N, BLOCK_D,
-    )  # fmt: skip
     at = token * kv_heads * GROUP + head
+    state = _begin(out, lse, at, channel, real, inside, HEAD_DIM, RESUMED, SCALED, BLOCK_M, BLOCK_D)
+    result, log_sum = _attend(
+        query.to(COMPUTE), query_at, first, last, state, keys, (scale, softcap, window),
+        HEAD_DIM, PAGED, CAUSAL, WINDOW, CAPPED, SCALED, COMPUTE, BLOCK_N, BLOCK_D,
+    )  # fmt: skip
     tl.store(out + at[:, None] * HEAD_DIM + channel, result.to(out.dtype.element_ty), mask=inside)
     tl.store(lse + at, log_sum, mask=real)

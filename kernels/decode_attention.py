@@ -30,12 +30,14 @@ def decode_attention(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """q [rows, heads, head_dim] → out like q, lse [rows, heads] float32.
 
-    Row r sees the cache's slots[r, :key_lengths[r]] (slots [rows, width ≥ max_length] int32, max_length the longest);
-    with a window, the last `window` of them. A row of length 0 has out 0 and lse −inf. keys_per_split None fits the
-    stretch to the load; a fixed one makes a row's result independent of the rows beside it.
+    Row r sees the cache's slots[r, :key_lengths[r]] (slots [rows, width] int32, width ≥ max_length, the longest), or
+    where slots is [rows], the dense run slots[r] … + key_lengths[r]; with a window, its last `window` keys. A row of
+    length 0 has out 0 and lse −inf. keys_per_split None fits the stretch to the load; a fixed one makes a row's result
+    independent of the rows beside it.
     """
     check_queries(q, cache.k.shape[1])
-    check("slots", slots, (q.shape[0], None), dtypes=INTEGERS, like=q, contiguous=False)
+    shape = (q.shape[0], None) if slots.ndim == 2 else (q.shape[0],)
+    check("slots", slots, shape, dtypes=INTEGERS, like=q, contiguous=False)
     check("key_lengths", key_lengths, (q.shape[0],), dtypes=INTEGERS, like=q)
     if uses_triton(q):
         return _triton(q, cache, slots, key_lengths, max_length, scale, window, softcap, keys_per_split)
@@ -56,7 +58,8 @@ def _cpu(
     seen = at < key_lengths[:, None]
     if window is not None:
         seen &= at >= key_lengths[:, None] - window
-    k, v = cache.dense(slots[:, :max_length].where(seen, 0).long())
+    table = slots[:, :max_length] if slots.ndim == 2 else slots[:, None] + at
+    k, v = cache.dense(table.where(seen, 0).long())
     out, lse = attend_rows(q[:, None], k, v, seen[:, None], scale, softcap)
     return out[:, 0].to(q.dtype), lse[:, 0]
 
@@ -79,8 +82,8 @@ def _triton(
     keys_per_split: int | None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     (rows, heads, head_dim), kv_heads = q.shape, cache.k.shape[1]
-    block_d = power_of_two(max(head_dim, 16))
-    config = choose("decode_attention", head_class(head_dim, cache.k_scales is not None))
+    block_d, paged, scaled = power_of_two(max(head_dim, 16)), slots.ndim == 2, cache.k_scales is not None
+    config = choose("decode_attention", head_class(head_dim, scaled))
     reach = max_length if window is None else min(max_length, window)
     stretch = keys_per_split or _keys_per_split(rows, kv_heads, reach, config.blocks["BLOCK_N"])
     splits = max(1, cdiv(reach, stretch))
@@ -91,9 +94,10 @@ def _triton(
     _kernel[(rows, kv_heads, splits)](
         q, cache.k, cache.v, q if cache.k_scales is None else cache.k_scales,
         q if cache.v_scales is None else cache.v_scales, parts, part_lse, slots, key_lengths,
-        q.stride(0), slots.stride(0), rows, kv_heads, factor, cap, 0 if window is None else window, stretch,
+        q.stride(0), slots.stride(0) if paged else 0, rows, kv_heads, factor, cap,
+        0 if window is None else window, stretch,
         HEAD_DIM=head_dim, GROUP=heads // kv_heads, WINDOW=window is not None, CAPPED=softcap is not None,
-        SCALED=cache.k_scales is not None, COMPUTE=cache_compute_type(q.dtype, cache.k_scales is not None),
+        PAGED=paged, SCALED=scaled, COMPUTE=cache_compute_type(q.dtype, scaled),
         BLOCK_M=max(16, power_of_two(heads // kv_heads)), BLOCK_D=block_d, **config.options(),
     )  # fmt: skip
     if single:
@@ -120,7 +124,7 @@ def _kernel(
     slots: Pointer, key_lengths: Pointer,
     q_stride: Scalar, slots_stride: Scalar, rows: Scalar, kv_heads: Scalar,
     scale: Scalar, softcap: Scalar, window: Scalar, stretch: Scalar,
-    HEAD_DIM: constexpr, GROUP: constexpr, WINDOW: constexpr, CAPPED: constexpr, SCALED: constexpr,
+    HEAD_DIM: constexpr, GROUP: constexpr, WINDOW: constexpr, CAPPED: constexpr, PAGED: constexpr, SCALED: constexpr,
     COMPUTE: constexpr, BLOCK_M: constexpr, BLOCK_N: constexpr, BLOCK_D: constexpr,
 ) -> None:  # fmt: skip
     row, kv_head, split = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.program_id(2)
@@ -140,7 +144,8 @@ def _kernel(
         key = tile + tl.arange(0, BLOCK_N)
         present = key < end
         # keys beyond the end read the stretch's last one, and are masked as scores: no load needs a mask for them
-        slot = tl.load(slots + row * slots_stride + tl.minimum(key, end - 1)).to(tl.int64)
+        near = tl.minimum(key, end - 1)
+        slot = (tl.load(slots + row * slots_stride + near) if PAGED else tl.load(slots + row) + near).to(tl.int64)
         at = slot * kv_heads + kv_head
         keys = load_heads(k + at[:, None] * HEAD_DIM + channel[None, :], channel, HEAD_DIM, BLOCK_D)
         values = load_heads(v + at[:, None] * HEAD_DIM + channel[None, :], channel, HEAD_DIM, BLOCK_D)

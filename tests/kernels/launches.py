@@ -9,7 +9,7 @@ from functools import partial
 import torch
 
 from dql.kernels.activation import gated, gated_quantized
-from dql.kernels.attention import packed_attention, paged_attention, prefix_attention
+from dql.kernels.attention import QueryRows, packed_attention, paged_attention, prefix_attention
 from dql.kernels.decode_attention import decode_attention
 from dql.kernels.eight_bit_linear import quantized_linear, weight_only_linear
 from dql.kernels.int4_linear import int4_linear
@@ -92,18 +92,29 @@ def attention(head_dim: int, quantised: bool, queries: int) -> None:
     if not quantised:
         packed_attention(q, k, v, bounds, max_length=queries, scale=0.1)
         packed_attention(q, k, v, bounds, max_length=queries, scale=0.1, window=512, softcap=50.0)
-    prefix_attention(q, on, starts, one, one, max_queries=queries, scale=0.1)
-    paged_attention(q, on, integers(64, 4096), bounds, integers(64), max_queries=queries, scale=0.1)
+    group, rows = QueryRows(one, one, queries, integers(2048)), QueryRows.packed(bounds, queries)
+    state = torch.empty_like(q, memory_format=torch.contiguous_format), floats(2048, heads)
+    prefix_attention(q, on, QueryRows.packed(starts, queries), one, one, scale=0.1)
+    for slots in (integers(64, 4096), integers(64)):
+        for window, softcap in ((None, None), (512, 50.0)):
+            paged_attention(q, on, rows, slots, integers(64), scale=0.1, window=window, softcap=softcap, into=state)
+    positions = integers(2048)
+    for window, softcap in ((None, None), (512, 50.0)):
+        prefix_attention(
+            q, on, group, one, one, scale=0.1, window=window, softcap=softcap, positions=positions, key_positions=one,
+            joined=state,
+        )  # fmt: skip
 
 
 def decodes(head_dim: int, quantised: bool) -> None:
     heads, on = KV_HEADS[head_dim][0], cache(head_dim, quantised)
     for rows, longest in ((256, 1024), (1, 8192)):
         q, table, lengths = halves(rows, heads, head_dim), integers(rows, longest), integers(rows)
-        for window, softcap in ((None, None), (4096, 50.0)):
-            decode_attention(
-                q, on, table, lengths, max_length=longest, scale=0.1, window=window, softcap=softcap
-            )  # fmt: skip
+        for slots in (table, lengths):
+            for window, softcap in ((None, None), (4096, 50.0)):
+                decode_attention(
+                    q, on, slots, lengths, max_length=longest, scale=0.1, window=window, softcap=softcap
+                )  # fmt: skip
 
 
 def joins() -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from dql.kernels.attention import packed_attention, paged_attention, prefix_attention
+from dql.kernels.attention import QueryRows, packed_attention, paged_attention, prefix_attention
 from dql.kernels.decode_attention import decode_attention
 from dql.kernels.kv_cache import KVCache
 from dql.kernels.merge_states import merge_states
@@ -115,8 +115,9 @@ def test_prefix_groups(
             )
         )
     state = prefix_attention(
-        q.to(device), moved(cache, device), integers(*bounds).to(device), integers(*starts).to(device),
-        integers(*lengths).to(device), max_queries=3, scale=SCALE, window=rule.window, softcap=rule.softcap,
+        q.to(device), moved(cache, device), QueryRows.packed(integers(*bounds).to(device), 3),
+        integers(*starts).to(device), integers(*lengths).to(device), scale=SCALE, window=rule.window,
+        softcap=rule.softcap,
         positions=positions.to(device), key_positions=integers(*bases).to(device),
     )  # fmt: skip
     check(state, (torch.cat([row[0] for row in expected]), torch.cat([row[1] for row in expected])))
@@ -149,7 +150,7 @@ def test_paged_chunks_and_decode(
         )
     on, table, ends = moved(cache, device), slots.to(device), integers(*lengths).to(device)
     state = paged_attention(
-        q.to(device), on, table, integers(*bounds).to(device), ends, max_queries=5, scale=SCALE,
+        q.to(device), on, QueryRows.packed(integers(*bounds).to(device), 5), table, ends, scale=SCALE,
         window=rule.window, softcap=rule.softcap,
     )  # fmt: skip
     check(state, (torch.cat([row[0] for row in expected]), torch.cat([row[1] for row in expected])))
@@ -162,6 +163,53 @@ def test_paged_chunks_and_decode(
             window=rule.window, softcap=rule.softcap, keys_per_split=stretch,
         )  # fmt: skip
         check(state, tail)
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
+@pytest.mark.parametrize("cached", ["float", "fp8"])
+def test_dense_runs_of_scattered_rows_joined_by_what_they_share(
+    device: str, product_dtype: torch.dtype, random: torch.Generator, rule: Rule, cached: str
+) -> None:
+    """Two chunks with a gap between them and a decoding row, each over a run of its own; two then read a prefix too."""
+    cache = filled_cache(rule.head_dim, product_dtype if cached == "float" else torch.float8_e4m3fn, random)
+    q = torch.randn(12, HEADS, rule.head_dim, generator=random).to(product_dtype)
+    prefix, first = 21, torch.tensor([21, 2, 30])  # slots 0…20 are shared; each row's own run begins at `first`
+    tokens = [torch.arange(0, 5), torch.arange(7, 10), torch.tensor([11])]
+    lengths, below = [17, 3, 18], [True, False, True]
+    expected = []
+    for row, places in enumerate(tokens):
+        own = first[row] + torch.arange(lengths[row])
+        k, v = cache.dense(torch.cat((torch.arange(prefix), own)) if below[row] else own)
+        at = torch.arange(len(k))
+        expected.append(
+            reference.attention(
+                double(q[places]), double(k), double(v), SCALE, query_positions=at[-len(places) :], key_positions=at,
+                window=rule.window, softcap=rule.softcap,
+            )
+        )  # fmt: skip
+
+    def sent(*values: int) -> torch.Tensor:
+        return integers(*values).to(device)
+
+    on, queries = moved(cache, device), q.to(device)
+    out, lse = torch.empty_like(queries), torch.empty(q.shape[:2], device=device)
+    chunks = QueryRows(sent(0, 7), sent(5, 10), 5)
+    paged_attention(
+        queries, on, chunks, sent(21, 2), sent(17, 3), into=(out, lse), scale=SCALE, softcap=rule.softcap,
+        window=rule.window,
+    )  # fmt: skip
+    out[11:], lse[11:] = decode_attention(
+        queries[11:], on, sent(30), sent(18), max_length=18, scale=SCALE, softcap=rule.softcap, window=rule.window
+    )  # fmt: skip
+    places = sent(0, 1, 2, 3, 4, 11)
+    positions = sent(*range(prefix + 12, prefix + 17), 0, 0, 0, 0, 0, 0, prefix + 17)
+    prefix_attention(
+        queries, on, QueryRows(sent(0), sent(6), 6, places), sent(0), sent(prefix), positions=positions,
+        key_positions=sent(0), joined=(out, lse), scale=SCALE,
+        softcap=rule.softcap, window=rule.window,
+    )  # fmt: skip
+    real = torch.cat(tokens)
+    check((out[real], lse[real]), (torch.cat([x[0] for x in expected]), torch.cat([x[1] for x in expected])))
 
 
 def test_decode_of_a_row_without_keys_sees_nothing(device: str, random: torch.Generator) -> None:
@@ -203,8 +251,8 @@ def test_cascade_equals_attention_over_the_whole_text(
             reference.attention(double(q[rows]), *text, SCALE, query_positions=at[prefix:], key_positions=at)
         )
     on = q.to(device)
-    whole = integers(0, own).to(device), integers(3).to(device), integers(prefix).to(device)
-    shared = prefix_attention(on, moved(cache, device), *whole, max_queries=own, scale=SCALE)
+    whole = QueryRows.packed(integers(0, own).to(device), own), integers(3).to(device), integers(prefix).to(device)
+    shared = prefix_attention(on, moved(cache, device), *whole, scale=SCALE)
     state = packed_attention(on, k.to(device), v.to(device), offsets.to(device), max_length=9, scale=SCALE)
     merged = merge_states(*shared, *state)
     check(merged, (torch.cat([row[0] for row in expected]), torch.cat([row[1] for row in expected])))
