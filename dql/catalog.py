@@ -4,6 +4,7 @@ DuckDB never calls into Python here. One stream is open on the main connection a
 what inference produced meets SQL again on a second cursor, batch by batch or through a scratch database that spills.
 """
 
+import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -69,7 +70,13 @@ class Catalog:
     def table_names(self, sql: str) -> set[str]:
         """Names that `sql` reads from: tables, views, files, frames."""
         with _errors():
-            return set(self._main.get_table_names(sql))
+            try:
+                return set(self._main.get_table_names(sql))
+            except duckdb.BinderException:  # it gives every table one dummy column, which USING and NATURAL refuse
+                tree = json.loads(self._main.execute("SELECT json_serialize_sql($1)", [sql]).fetchall()[0][0])
+                if tree["error"]:
+                    raise
+                return set(_tables_of(tree, frozenset()))
 
     def has_table(self, name: str) -> bool:
         """Whether a table or view of this name exists; frames are neither."""
@@ -306,6 +313,24 @@ def behind(tables: Mapping[str, str], sql: str) -> str:
         return sql
     named = ", ".join(f"{quote_name(name)} AS ({query})" for name, query in tables.items())
     return f"WITH {named} SELECT * FROM ({sql})"
+
+
+def _tables_of(tree: Any, bound: frozenset[str]) -> Iterator[str]:
+    """The tables that DuckDB's own tree of a query reads, but for its CTEs, whose names are `bound`."""
+    if isinstance(tree, list):
+        for part in tree:
+            yield from _tables_of(part, bound)
+    elif isinstance(tree, dict):
+        for cte in tree.get("cte_map", {}).get("map", ()):
+            name, value = cte["key"].lower(), cte["value"]
+            recursive = value["query_node"]["type"] == "RECURSIVE_CTE_NODE"
+            yield from _tables_of(value, bound | {name} if recursive else bound)
+            bound |= {name}
+        if tree.get("type") == "BASE_TABLE" and tree["table_name"].lower() not in bound:
+            yield tree["table_name"]
+        for key, part in tree.items():
+            if key != "cte_map":
+                yield from _tables_of(part, bound)
 
 
 @contextmanager

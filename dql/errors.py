@@ -34,20 +34,23 @@ class DqlError(Exception):
         self.hint = hint
         self.excerpt: tuple[str, int] | None = None
 
-    def located(self, text: str, span: tuple[int, int] | None = None) -> "DqlError":
-        """Fill in the query text (and span) where the raiser did not know them; returns self."""
+    def located(self, text: str, statement: tuple[int, int] | None = None) -> "DqlError":
+        """Fill in the query text and the place, where the raiser did not know them; returns self.
+
+        statement: the part of the text that was run, in which the place is looked for.
+        """
         self.text = self.text if self.text is not None else text
-        self.span = self.span or span or self._in_excerpt(self.text)
+        self.span = self.span or self._in_excerpt(self.text, *(statement or (0, len(self.text))))
         return self
 
-    def _in_excerpt(self, text: str) -> tuple[int, int] | None:
+    def _in_excerpt(self, text: str, lo: int, hi: int) -> tuple[int, int] | None:
         if self.excerpt is None:
             return None
         line, place = self.excerpt
         # The line may have been built around a piece of the user's text: look for less and less of it.
         for before, after in ((place, len(line)), (16, 16), (8, 4)):
             piece = line[max(0, place - before) : place + after]
-            if (found := re.search(rf"(?<!\w){re.escape(piece)}", text, re.IGNORECASE)) is not None:
+            if (found := re.compile(rf"(?<!\w){re.escape(piece)}", re.IGNORECASE).search(text, lo, hi)) is not None:
                 start = found.start() + min(place, before)
                 word = re.match(r"\$?\w+|.", text[start:])
                 return start, start + (word.end() if word else 1)

@@ -124,15 +124,20 @@ class Session:
         for name, frame in (tables or {}).items():
             self.catalog.register(name, frame)
             self._from_caller.discard(name)
+        running: ast.Span | None = None
         try:
-            statements = parse(text, frozenset(self.names.macros), frozenset(self.names.views))
+            names = frozenset(self.names.macros), frozenset(self.names.views)
+            statements = parse(text, *names)
             for number in range(len(statements)):
-                # Names may have come to hold inference in an earlier statement: parse what follows anew.
-                statement = parse(text, frozenset(self.names.macros), frozenset(self.names.views))[number]
-                self._find_frames(text[slice(*statement.span)], variables or {})
+                now = frozenset(self.names.macros), frozenset(self.names.views)
+                if now != names:  # an earlier statement has changed which names hold inference
+                    names, statements = now, parse(text, *now)
+                statement = statements[number]
+                running = statement.span
+                self._find_frames(text[slice(*running)], variables or {})
                 yield execute(statement, self, text, params or {}, progress)
         except DqlError as error:
-            raise error.located(text) from error.__cause__
+            raise error.located(text, running) from error.__cause__
 
     def cancel(self) -> None:
         """Stop the running query, from any thread; its finished rows are kept."""

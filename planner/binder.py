@@ -56,6 +56,8 @@ def bind_query(query: ast.Query, env: Environment) -> tuple[LogicalPlan, Fields]
     body = query.body
     if isinstance(body, ast.VerbQuery):
         body = desugar(body)
+    elif isinstance(body, ast.Values) and _infers(body, env):
+        body = _as_union(body)
     if isinstance(body, ast.Select):
         return _bind_select(body, query, env)
     if isinstance(body, ast.NestedQuery) and not (query.order_by or query.limit or query.offset):
@@ -104,8 +106,6 @@ def _used_once(query: ast.Query, cte: ast.Cte) -> bool:
 
 def _bind_sql(query: ast.Query, body: ast.QueryBody, env: Environment) -> tuple[LogicalPlan, Fields]:
     """A query whose own clauses are DuckDB's; queries inside it that hold inference become tables."""
-    if isinstance(body, ast.Values) and _infers(body, env):
-        body = _as_union(body)
     if any(_infers(node, env) for node in (*query.order_by, query.limit, query.offset) if node is not None):
         table = ast.DerivedTable(query=ast.Query(body, span=query.span), alias=None)
         return _bind_select(ast.Select(items=(ast.SelectItem(ast.Star()),), from_=(table,)), query, env)
@@ -165,6 +165,10 @@ def _bind_select(select: ast.Select, query: ast.Query, env: Environment) -> tupl
             items += [(name, Known(column.ref)) for name, column in scope.star(item.expr)]
         else:
             items.append((item.alias or "", item.expr))
+    if len(fields) != len(items):
+        hint = "name the fields that you want: (…).value, (…).confidence"
+        span = next((e.span for _, e in items if isinstance(e, ast.Call) and e.name[-1].lower() == "unnest"), None)
+        raise UnsupportedError("unnest of a struct does not run beside inference", span=span, hint=hint)
     named = [(f.name, expr) for f, (_, expr) in zip(fields, items, strict=True)]
     return Block(env, scope, select, query, named).bind(), fields
 

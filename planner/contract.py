@@ -144,7 +144,7 @@ def setting_value(name: str, value: object, unit: str = "", *, span: Span | None
     try:
         converted = _convert(kind, value, unit)
     except (TypeError, ValueError) as cause:
-        raise BindError(f"{name}: {cause}", span=span, hint=kind.meaning) from None
+        raise BindError(f"{name} {cause}", span=span, hint=kind.meaning) from None
     if kind.choices and converted is not None and str(converted).lower() not in kind.choices:
         raise BindError(f"{name} is {', '.join(kind.choices[:-1])} or {kind.choices[-1]}, not {converted}", span=span)
     if kind.choices and isinstance(converted, str):
@@ -201,6 +201,8 @@ def _convert(kind: SettingKind, value: object, unit: str) -> Value:
             if unit not in ("", "%", "rows"):
                 raise ValueError("is a count of rows or a share such as 5%")
             number = _as_float(value)
+            if unit != "%" and number != int(number):
+                raise ValueError(f"is a count of rows or a share such as {100 * number:g}%")
             return number / 100 if unit == "%" else int(number)
     if unit:
         raise ValueError(f"takes no unit {unit}")

@@ -14,7 +14,7 @@ from dql.grammar import ast
 from dql.grammar.unparse import to_sql
 from dql.grammar.walk import children, transform, walk, with_children
 from dql.planner.environment import ColumnInfo, Environment
-from dql.planner.guards import has_inference
+from dql.planner.guards import Inference, has_inference
 from dql.planner.logical import Column, LogicalPlan, Scan
 from dql.planner.places import placed
 
@@ -228,6 +228,11 @@ def _internal(node: ast.Node, leaf: Callable[[ast.Expr], ast.Expr], bound: froze
         return node.expr
     if isinstance(node, ast.Column):
         return node if node.path[0].lower() in bound else leaf(node)
+    if isinstance(node, Inference) and any(
+        isinstance(n, ast.Column) and n.path[0].lower() in bound for n in walk(node)
+    ):
+        hint = "make rows of the list first: SELECT … FROM (SELECT unnest(items) AS item FROM t)"
+        raise UnsupportedError("inference over the items of a list does not run", span=node.span, hint=hint)
     if isinstance(node, ast.Subquery | ast.Exists | ast.ArraySubquery | ast.Positional):
         return leaf(node)
     if isinstance(node, ast.In) and isinstance(node.container, ast.Subquery):
