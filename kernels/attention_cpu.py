@@ -81,7 +81,7 @@ def prefix_cpu(
     key_positions: torch.Tensor | None,
 ) -> Iterator[Part]:
     """One dense product a group."""
-    for group, tokens in enumerate(_row_tokens(query_starts, query_ends, places)):
+    for group, tokens in _row_tokens(query_starts, query_ends, places):
         start, length = int(key_starts[group]), int(key_lengths[group])
         k, v = cache.dense(slice(start, start + length))
         seen = torch.ones((1, len(tokens), length), dtype=torch.bool)
@@ -104,7 +104,7 @@ def paged_cpu(
     softcap: float | None,
 ) -> Iterator[Part]:
     """One dense product a row: prefill chunks are few and long."""
-    for row, tokens in enumerate(_row_tokens(query_starts, query_ends, places)):
+    for row, tokens in _row_tokens(query_starts, query_ends, places):
         length = int(key_lengths[row])
         index = slots[row, :length].long() if slots.ndim == 2 else int(slots[row]) + torch.arange(length)
         k, v = cache.dense(index)
@@ -130,7 +130,11 @@ def join_into(
     return out, lse
 
 
-def _row_tokens(starts: torch.Tensor, ends: torch.Tensor, places: torch.Tensor | None) -> Iterator[torch.Tensor]:
-    for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
-        queries = torch.arange(start, end)
-        yield queries if places is None else places[queries].long()
+def _row_tokens(
+    starts: torch.Tensor, ends: torch.Tensor, places: torch.Tensor | None
+) -> Iterator[tuple[int, torch.Tensor]]:
+    """The number and the tokens of every row that has any: torch's fused kernel divides by their count."""
+    for row, (start, end) in enumerate(zip(starts.tolist(), ends.tolist(), strict=True)):
+        if end > start:
+            queries = torch.arange(start, end)
+            yield row, queries if places is None else places[queries].long()
