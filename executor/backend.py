@@ -7,7 +7,7 @@ import torch
 
 from dql.executor.block_pool import BlockPool
 from dql.executor.cpu_attention import cpu_attention
-from dql.executor.models.decoder import Decoder, PackedTokens
+from dql.executor.models.decoder import CausalModel, PackedTokens
 from dql.executor.step import Places, Step
 from dql.kernels.kv_cache import KVCache
 
@@ -41,7 +41,7 @@ class CpuBackend:
     ahead = 0
     reads_lanes_in_place = True
 
-    def __init__(self, decoder: Decoder, pool: BlockPool) -> None:
+    def __init__(self, decoder: CausalModel, pool: BlockPool) -> None:
         self._decoder = decoder
         self._pool = pool
 

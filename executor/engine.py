@@ -11,7 +11,7 @@ from dql.executor.backend import CpuBackend
 from dql.executor.block_pool import BlockPool
 from dql.executor.embed import EncoderRun
 from dql.executor.memory import available_memory, plan_memory
-from dql.executor.models.decoder import Decoder
+from dql.executor.models.decoder import CausalModel, Decoder
 from dql.executor.models.encoder import Encoder
 from dql.executor.models.linear import packing_works
 from dql.executor.options import Counters, EngineOptions, Pace
@@ -34,7 +34,7 @@ class _Run(Protocol):
 class Engine:
     """A loaded model that answers requests. Several runs may be open at once; their steps take turns."""
 
-    def __init__(self, model: Decoder | Encoder, options: EngineOptions, decode: Decode | None = None) -> None:
+    def __init__(self, model: CausalModel | Encoder, options: EngineOptions, decode: Decode | None = None) -> None:
         """Take over a loaded model; `load` is the usual way. `decode` turns ids to text, for stop texts."""
         self.options = options
         self.counters = Counters()
@@ -57,12 +57,11 @@ class Engine:
         free = available_memory() if device.type == "cpu" else torch.cuda.mem_get_info(device)[0]
         memory = plan_memory(model.shape, options, free)
         memory.check()
-        weights = open_weights(model, options.load_format)
         packed = device.type == "cpu" and packing_works()
         if model.is_encoder:
+            weights = open_weights(model, options.load_format)
             return cls(Encoder(model.shape, weights, device=device, dtype=torch.float32, packed=packed), options)
-        context = options.context_of(model.shape)
-        decoder = Decoder(model.shape, weights, context=context, device=device, dtype=torch.float32, packed=packed)
+        decoder = _decoder(model, options, device, packed)
         budgeted = replace(options, kv_bytes=memory.kv)
         return cls(decoder, budgeted, lambda ids: model.tokenizer.decode_batch([ids])[0])
 
@@ -106,3 +105,19 @@ class Engine:
             self.model, CpuBackend(self.model, self.pool), self.pool, self.counters, self._lock, self._decode
         )
         return DecoderRun(requests, loaded, options, pace, kv_slots)
+
+
+def _decoder(model: Model, options: EngineOptions, device: torch.device, packed: bool) -> CausalModel:
+    """The model's weights in the module that runs its family."""
+    if model.shape.generic:
+        from dql.executor.models.generic_load import load_generic  # transformers, which fused families do without
+
+        return load_generic(model, options.load_format, device, packed=packed)
+    return Decoder(
+        model.shape,
+        open_weights(model, options.load_format),
+        context=options.context_of(model.shape),
+        device=device,
+        dtype=torch.float32,
+        packed=packed,
+    )

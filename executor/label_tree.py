@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dql.executor.models.head import Head
+from dql.executor.models.head import LogitHead
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -31,7 +31,7 @@ class LabelTree:
     edge_tokens: NDArray[np.int64]
     membership: NDArray[np.float32]
 
-    def log_probs(self, hidden: torch.Tensor, head: Head) -> torch.Tensor:
+    def log_probs(self, hidden: torch.Tensor, head: LogitHead) -> torch.Tensor:
         """hidden [rows, 1 + inner, hidden_size], the prompt's end first → log-softmax over labels [rows, labels]."""
         rows, places, width = hidden.shape
         device = hidden.device

@@ -37,7 +37,7 @@ def plan_memory(shape: ModelShape, options: EngineOptions, free: int) -> MemoryP
     """The memory of a model in fp32 with `free` bytes at hand. Raises ConfigError for a KV budget below one token."""
     # a decoder's head is held packed, and by rows as the embedding where the two are tied
     heads = 1 if not shape.causal else 2 if shape.tie_embeddings else 3
-    weights = (shape.matmul_parameters + heads * shape.embedding_parameters) * _FLOAT
+    weights = (shape.layer_parameters + heads * shape.embedding_parameters) * _FLOAT
     width = 4 * shape.hidden_size + 2 * shape.intermediate_size + 3 * shape.query_size
     activations = options.step_tokens * width * _FLOAT
     if not shape.causal:

@@ -10,7 +10,7 @@ import torch
 
 from dql.executor.backend import Backend, StepCancelled
 from dql.executor.block_pool import BlockPool
-from dql.executor.models.decoder import Decoder
+from dql.executor.models.decoder import CausalModel
 from dql.executor.options import Counters, EngineOptions, Pace
 from dql.executor.requests import Answer, Failure, Request
 from dql.executor.rows import Row, plan_window
@@ -25,7 +25,7 @@ _RUN_SHARE = 0.75  # of the free slots that one run may take, so that a run nest
 class Loaded:
     """What the runs of an engine share. `lock` is held for a step, so that runs of several threads take turns."""
 
-    decoder: Decoder
+    decoder: CausalModel
     backend: Backend
     pool: BlockPool
     counters: Counters

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from dql.executor.backend import Backend
 from dql.executor.label_tree import LabelTree
-from dql.executor.models.head import Head
+from dql.executor.models.head import LogitHead
 from dql.executor.options import Counters
 from dql.executor.requests import Answer, Generate
 from dql.executor.rows import Row
@@ -64,7 +64,7 @@ class Runner:
     def __init__(
         self,
         backend: Backend,
-        head: Head,
+        head: LogitHead,
         scheduler: Scheduler,
         counters: Counters,
         *,

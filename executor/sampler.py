@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dql.executor.models.head import Head
+from dql.executor.models.head import LogitHead
 from dql.executor.requests import Sampling, Tokens
 from dql.executor.transfer import to_device
 from dql.kernels.sample import SamplingRows, sample
@@ -58,7 +58,7 @@ def row_seed(sampling: Sampling, prompt: Tokens) -> int:
     return int.from_bytes(digest.digest(), "little") >> 1
 
 
-def draw(head: Head, hidden: torch.Tensor, parameters: DrawParameters) -> tuple[torch.Tensor, torch.Tensor]:
+def draw(head: LogitHead, hidden: torch.Tensor, parameters: DrawParameters) -> tuple[torch.Tensor, torch.Tensor]:
     """The next token of each row of hidden [rows, hidden_size] and its log-probability under the model itself.
 
     Returns int64 [rows], float32 [rows] on the device of `hidden`, without waiting for it.
@@ -77,6 +77,6 @@ def draw(head: Head, hidden: torch.Tensor, parameters: DrawParameters) -> tuple[
     return tokens, logprobs
 
 
-def _sampled(head: Head, hidden: torch.Tensor, parameters: DrawParameters) -> tuple[torch.Tensor, torch.Tensor]:
+def _sampled(head: LogitHead, hidden: torch.Tensor, parameters: DrawParameters) -> tuple[torch.Tensor, torch.Tensor]:
     tensors = (to_device(getattr(parameters, name), hidden.device) for name in DrawParameters.__slots__)
     return sample(head.logits(hidden), SamplingRows(*tensors))

@@ -129,11 +129,7 @@ def open_weights(model: Model, load_format: LoadFormat = "auto") -> Weights:
     """The weights of a model whose headers have been checked. Raises ConfigError where they are another kind's."""
     if load_format == "dummy":
         return dummy_weights(model.shape)
-    if not model.files:
-        raise ConfigError(
-            f"{model.path}: it describes a model whose weights are not at hand",
-            hint="name the checkpoint's folder; measurements may load random weights with load_format='dummy'",
-        )
+    check_at_hand(model)
     if model.gguf is not None:
         return Weights(GgufSource(model.gguf), model.shape, names.GGUF if model.shape.causal else names.GGUF_BERT)
     source = SafetensorsSource(model.files)
@@ -143,6 +139,15 @@ def open_weights(model: Model, load_format: LoadFormat = "auto") -> Weights:
         kind = "decoder" if model.shape.causal else "encoder"
         raise ConfigError(f"{model.path}: no tensor is named …{suffix}, so this is not a {kind}'s checkpoint")
     return Weights(source, model.shape, names.hf_names(model.shape, found[0].removesuffix(suffix)))
+
+
+def check_at_hand(model: Model) -> None:
+    """Raises ConfigError where only a config.json was given."""
+    if not model.files:
+        raise ConfigError(
+            f"{model.path}: it describes a model whose weights are not at hand",
+            hint="name the checkpoint's folder; measurements may load random weights with load_format='dummy'",
+        )
 
 
 def split_halves(tensor: torch.Tensor, head_dim: int, rotary_dim: int) -> torch.Tensor:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from dql.kernels.layout import FLOATS, FP8, check
+from dql.kernels.quantize import encode
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,18 @@ class KVCache:
         if self.k_scales is None or self.v_scales is None:
             return k, v
         return k.float() * self.k_scales[index][..., None], v.float() * self.v_scales[index][..., None]
+
+    def store(self, slots: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> None:
+        """Write keys and values [n, kv_heads, head_dim] to slots [n], quantised as the cache is."""
+        index = slots.long()
+        if self.k_scales is None or self.v_scales is None:
+            self.k.index_copy_(0, index, k.to(self.k.dtype))
+            self.v.index_copy_(0, index, v.to(self.v.dtype))
+            return
+        for target, scales, values in ((self.k, self.k_scales, k), (self.v, self.v_scales, v)):
+            codes, row_scales = encode(values, target.dtype)
+            target.view(torch.uint8).index_copy_(0, index, codes.view(torch.uint8))
+            scales.index_copy_(0, index, row_scales)
 
     def copy(self, sources: torch.Tensor, targets: torch.Tensor) -> None:
         """Copy the contents of slots `sources` int64 [n] to slots `targets` int64 [n], which are others."""

@@ -13,7 +13,7 @@ from dql.kernels.configs import choose
 from dql.kernels.kv_cache import KVCache
 from dql.kernels.language import cdiv, power_of_two, uses_triton
 from dql.kernels.layout import FLOATS, INTEGERS, check
-from dql.kernels.quantize import encode, largest_code
+from dql.kernels.quantize import largest_code
 from dql.kernels.rope_kernel import rope_kernel
 
 
@@ -61,7 +61,7 @@ def rope(
         return
     _cpu(q, k, positions, cos, sin, norm)
     if cache is not None and v is not None and slots is not None:
-        _store_cpu(k, v, cache, slots)
+        cache.store(slots, k, v)
 
 
 def _cpu(
@@ -84,18 +84,6 @@ def _cpu(
         high.mul_(cosines).add_(crossed)
         if wide is not x:
             x.copy_(wide)
-
-
-def _store_cpu(k: torch.Tensor, v: torch.Tensor, cache: KVCache, slots: torch.Tensor) -> None:
-    index = slots.long()
-    if cache.k_scales is None or cache.v_scales is None:
-        cache.k.index_copy_(0, index, k.to(cache.k.dtype))
-        cache.v.index_copy_(0, index, v.to(cache.v.dtype))
-        return
-    for target, scales, values in ((cache.k, cache.k_scales, k), (cache.v, cache.v_scales, v)):
-        codes, row_scales = encode(values, target.dtype)
-        target.view(torch.uint8).index_copy_(0, index, codes.view(torch.uint8))
-        scales.index_copy_(0, index, row_scales)
 
 
 def _triton(

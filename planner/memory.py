@@ -45,7 +45,7 @@ def memory(
     per_slot = shape.kv_bytes_per_token(BYTES_PER_VALUE[placement.kv_cache]) / shards / stages
     slots = kv_slots(work, max_rows, step_tokens)
     return Memory(
-        weights=shape.matmul_parameters * value / shards / stages + _ends(shape, placement, value),
+        weights=shape.layer_parameters * value / shards / stages + _ends(shape, placement, value),
         kv_cache=slots * per_slot,
         activations=_activations(shape, placement, np.asarray(max_rows), np.asarray(step_tokens)),
     )

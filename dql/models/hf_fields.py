@@ -1,9 +1,15 @@
-"""Fields of a ModelShape from a Hugging Face config.json; families that need no table entry are read generically."""
+"""Fields of a ModelShape from a Hugging Face config.json.
+
+Here it is decided how a model runs: families of FUSED by dql's own modules, all others by transformers' module of the
+family (hf_generic.py), where it has one that takes dql's attention.
+"""
 
 from collections.abc import Mapping
 from typing import Any
 
-from dql.errors import ConfigError, UnsupportedError
+from dql.errors import UnsupportedError
+from dql.models import hf_generic
+from dql.models.hf_keys import Keys
 from dql.models.rope import rope_scaling
 
 _GEMMA = {"norm_offset": 1.0, "activation": "gelu_tanh"}
@@ -25,6 +31,7 @@ _FAMILIES: Mapping[str, Mapping[str, Any]] = {
         "mlp_bias": True,
     },
 }
+FUSED = frozenset({*_FAMILIES, "llama", "mistral", "smollm3"})
 _ACTIVATIONS = {
     "silu": "silu",
     "swish": "silu",
@@ -43,8 +50,10 @@ def read(config: Mapping[str, object]) -> dict[str, Any]:
             hint="use a checkpoint of a family that transformers supports itself",
         )
     inner = config.get("text_config")
-    keys = _Keys(inner if isinstance(inner, Mapping) else config)
+    keys = Keys(inner if isinstance(inner, Mapping) else config)
     family = keys.text("model_type").removesuffix("_text")
+    if family not in FUSED:
+        return hf_generic.read(keys, nested=keys.values is not config)
     fields = {"architecture": family, **_sizes(keys, family), **_switches(keys, family), **_FAMILIES.get(family, {})}
     num_layers = fields["num_layers"]
     fields |= _rotation(keys, fields["context_length"], fields["head_dim"])
@@ -60,7 +69,7 @@ def read(config: Mapping[str, object]) -> dict[str, Any]:
     return fields
 
 
-def _sizes(keys: "_Keys", family: str) -> dict[str, Any]:
+def _sizes(keys: "Keys", family: str) -> dict[str, Any]:
     num_heads, hidden_size = keys.integer("num_attention_heads"), keys.integer("hidden_size")
     return {
         "num_layers": keys.integer("num_hidden_layers"),
@@ -75,7 +84,7 @@ def _sizes(keys: "_Keys", family: str) -> dict[str, Any]:
     }
 
 
-def _switches(keys: "_Keys", family: str) -> dict[str, Any]:
+def _switches(keys: "Keys", family: str) -> dict[str, Any]:
     activation = keys.text("hidden_activation", keys.text("hidden_act", "silu"))
     if activation not in _ACTIVATIONS:
         raise UnsupportedError(f"activation {activation!r} is not supported", hint=f"supported: {sorted(_ACTIVATIONS)}")
@@ -89,13 +98,13 @@ def _switches(keys: "_Keys", family: str) -> dict[str, Any]:
     }
 
 
-def _rotation(keys: "_Keys", context_length: int, head_dim: int) -> dict[str, Any]:
+def _rotation(keys: "Keys", context_length: int, head_dim: int) -> dict[str, Any]:
     """Old configs say rope_theta and rope_scaling; newer ones rope_parameters, per layer type where these differ."""
     parameters = keys.mapping("rope_parameters")
     local = parameters.get("sliding_attention")
     full = parameters.get("full_attention", parameters)
-    main = _Keys(full if isinstance(full, Mapping) else {})
-    nearby = _Keys(local if isinstance(local, Mapping) else {})
+    main = Keys(full if isinstance(full, Mapping) else {})
+    nearby = Keys(local if isinstance(local, Mapping) else {})
     scaling = rope_scaling(main.values or keys.mapping("rope_scaling"), context_length)
     partial = main.number("partial_rotary_factor", keys.number("partial_rotary_factor", 1.0))
     return {
@@ -106,7 +115,7 @@ def _rotation(keys: "_Keys", context_length: int, head_dim: int) -> dict[str, An
     }
 
 
-def _sliding(keys: "_Keys", family: str, num_layers: int) -> dict[str, Any]:
+def _sliding(keys: "Keys", family: str, num_layers: int) -> dict[str, Any]:
     window = keys.optional("sliding_window")
     if window is None or not keys.flag("use_sliding_window", family not in ("qwen2", "qwen3", "smollm3")):
         return {}
@@ -123,60 +132,10 @@ def _sliding(keys: "_Keys", family: str, num_layers: int) -> dict[str, Any]:
     return {"sliding_window": int(window), "sliding_layers": layers}
 
 
-def _no_rope(keys: "_Keys", num_layers: int) -> frozenset[int]:
+def _no_rope(keys: "Keys", num_layers: int) -> frozenset[int]:
     """SmolLM3 lists, per layer, whether it rotates: 1 yes, 0 no."""
     rotates = keys.values.get("no_rope_layers")
     if isinstance(rotates, list):
         return frozenset(i for i, flag in enumerate(rotates[:num_layers]) if not flag)
     interval = max(keys.integer("no_rope_layer_interval", 4), 1)
     return frozenset(range(interval - 1, num_layers, interval))
-
-
-class _Keys:
-    """Typed look-ups in a config; without a default a missing key is an error."""
-
-    def __init__(self, values: Mapping[str, object]) -> None:
-        self.values = values
-
-    def integer(self, name: str, default: int | None = None) -> int:
-        value = self._value(name, default)
-        if not isinstance(value, int) or isinstance(value, bool):
-            raise ConfigError(f"{name} in config.json is {value!r}, not a whole number")
-        return value
-
-    def number(self, name: str, default: float | None = None) -> float:
-        value = self._value(name, default)
-        if not isinstance(value, int | float) or isinstance(value, bool):
-            raise ConfigError(f"{name} in config.json is {value!r}, not a number")
-        return float(value)
-
-    def optional(self, name: str) -> float | None:
-        return None if self.values.get(name) is None else self.number(name)
-
-    def text(self, name: str, default: str | None = None) -> str:
-        value = self._value(name, default)
-        if not isinstance(value, str):
-            raise ConfigError(f"{name} in config.json is {value!r}, not text")
-        return value
-
-    def flag(self, name: str, default: bool) -> bool:
-        value = self._value(name, default)
-        if not isinstance(value, bool):
-            raise ConfigError(f"{name} in config.json is {value!r}, not true or false")
-        return value
-
-    def mapping(self, name: str) -> Mapping[str, object]:
-        value = self.values.get(name)
-        if value is None:
-            return {}
-        if not isinstance(value, Mapping):
-            raise ConfigError(f"{name} in config.json is {value!r}, not an object")
-        return value
-
-    def _value(self, name: str, default: object) -> object:
-        value = self.values.get(name)
-        if value is None:
-            value = default
-        if value is None:
-            raise ConfigError(f"config.json lacks {name}")
-        return value

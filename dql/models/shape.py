@@ -37,6 +37,8 @@ class ModelShape:
     vocab_size: int
     context_length: int
 
+    generic: bool = False  # run by transformers' module of the family; the switches below do not tell all of it
+    idle_parameters: int = 0  # weights of experts that a token does not visit; intermediate_size counts the others
     norm_eps: float = 1e-5
     norm: Norm = "rms"
     norm_offset: float = 0.0  # added to every RMS norm weight: 1 for Gemma safetensors, already inside GGUF weights
@@ -121,6 +123,11 @@ class ModelShape:
         return self.num_layers * (attention + mlp)
 
     @property
+    def layer_parameters(self) -> int:
+        """Weights of all layers, those of experts that a token does not visit among them."""
+        return self.matmul_parameters + self.idle_parameters
+
+    @property
     def embedding_parameters(self) -> int:
         """Values of the token embedding; the LM head has as many where it is not tied to it."""
         return self.vocab_size * self.hidden_size
@@ -129,7 +136,7 @@ class ModelShape:
     def parameters(self) -> int:
         """All weights of the matrices; norms and biases are left out (under 0.1 %)."""
         heads = 1 if self.tie_embeddings or not self.causal else 2
-        return self.matmul_parameters + heads * self.embedding_parameters
+        return self.layer_parameters + heads * self.embedding_parameters
 
     def kv_bytes_per_token(self, dtype_bytes: float) -> float:
         """Bytes of KV cache that one token takes over all layers, windows not counted off."""

@@ -12,7 +12,7 @@ from typing import Protocol
 import torch
 
 from dql.errors import UnsupportedError
-from dql.executor.models.head import Head
+from dql.executor.models.head import Head, LogitHead
 from dql.executor.models.linear import Activation, Linear
 from dql.executor.models.rotary import RotaryTable, identity_table, rotary_table
 from dql.executor.weights import Weights
@@ -28,6 +28,20 @@ class Attention(Protocol):
 
     def __call__(self, q: torch.Tensor, cache: KVCache, *, window: int | None) -> torch.Tensor:
         """q [tokens, heads, head_dim] → contiguous [tokens, heads · head_dim]."""
+        ...
+
+
+class CausalModel(Protocol):
+    """A loaded decoder: packed tokens in, hidden states out. `forward` may be called by one thread at a time."""
+
+    @property
+    def shape(self) -> ModelShape: ...
+
+    @property
+    def head(self) -> LogitHead: ...
+
+    def forward(self, tokens: "PackedTokens", caches: Sequence[KVCache], attention: Attention) -> torch.Tensor:
+        """Store keys and values of all tokens in `caches` (one a layer); final hidden states [outputs, hidden_size]."""
         ...
 
 
@@ -74,7 +88,7 @@ class _Layer:
 
 
 class Decoder:
-    """A loaded decoder. `forward` may be called by one thread at a time."""
+    """The CausalModel of the fused families."""
 
     def __init__(
         self,

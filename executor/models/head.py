@@ -1,5 +1,7 @@
 """The LM head: next-token logits, in vocabulary chunks so that no more than is asked for is ever written out."""
 
+from typing import Protocol
+
 import torch
 from torch.nn import functional
 
@@ -8,8 +10,28 @@ from dql.executor.models.linear import Linear
 _CHUNK = 4096  # vocabulary rows at once: the logits of a chunk stay in cache until they are reduced
 
 
-class Head:
+class LogitHead(Protocol):
     """Logits over the vocabulary of hidden states [rows, hidden_size] that have been through the final norm."""
+
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """All logits, [rows, vocab_size]."""
+        ...
+
+    def best(self, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The most probable token of each row and its log-probability: int64 [rows], float32 [rows]."""
+        ...
+
+    def logsumexp(self, hidden: torch.Tensor) -> torch.Tensor:
+        """log Σ exp of all logits of each row, [rows]."""
+        ...
+
+    def rows(self, hidden: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        """The logits of some tokens only: tokens int64 [n] → [rows, n]."""
+        ...
+
+
+class Head:
+    """A matrix as LogitHead, its logits perhaps capped."""
 
     def __init__(self, weight: torch.Tensor, softcap: float | None, *, packed: bool) -> None:
         """weight [vocab_size, hidden_size], kept as it is for label rows and packed in chunks for whole passes."""
@@ -20,11 +42,9 @@ class Head:
         self._chunks = [Linear(weight[start : start + rows], packed=packed) for start in starts]
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        """All logits, [rows, vocab_size]."""
         return torch.cat([self._cap(chunk(hidden)) for chunk in self._chunks], dim=-1)
 
     def best(self, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The most probable token of each row and its log-probability: int64 [rows], float32 [rows]."""
         best = hidden.new_full((len(hidden),), -torch.inf)
         token = torch.zeros(len(hidden), dtype=torch.int64, device=hidden.device)
         normalisers = []
@@ -39,12 +59,10 @@ class Head:
         return token, best - torch.stack(normalisers).logsumexp(dim=0)
 
     def logsumexp(self, hidden: torch.Tensor) -> torch.Tensor:
-        """log Σ exp of all logits of each row, [rows]."""
         parts = [self._cap(chunk(hidden)).logsumexp(dim=-1) for chunk in self._chunks]
         return torch.stack(parts).logsumexp(dim=0)
 
     def rows(self, hidden: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-        """The logits of some tokens only: tokens int64 [n] → [rows, n]."""
         return self._cap(functional.linear(hidden, self.weight[tokens]))
 
     def _cap(self, logits: torch.Tensor) -> torch.Tensor:

@@ -50,6 +50,32 @@ FAMILIES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "gemma2": ("gemma2", {**_SLIDING, "head_dim": 16, "query_pre_attn_scalar": 24}),
     "gemma3": ("gemma3_text", {**_SLIDING, "head_dim": 16, "sliding_window_pattern": 2}),
 }
+# Families that transformers' own modules run: other norms, factors, experts, windows, learned positions, latent keys.
+_MOE = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24}
+GENERIC: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    "olmo2": ("olmo2", {}),
+    "granite": ("granite", {"logits_scaling": 4.0, "embedding_multiplier": 3.0, "attention_multiplier": 0.2}),
+    "qwen2_moe": ("qwen2_moe", {**_MOE, "shared_expert_intermediate_size": 40}),
+    "cohere2, sliding": ("cohere2", {**_SLIDING, "sliding_window_pattern": 2, "logit_scale": 0.5}),
+    "gpt2": ("gpt2", {"n_inner": 48}),
+    "deepseek_v2": (
+        "deepseek_v2",
+        {
+            "num_key_value_heads": 4,
+            "kv_lora_rank": 16,
+            "q_lora_rank": 16,
+            "head_dim": 8,
+            "v_head_dim": 12,
+            "qk_rope_head_dim": 8,
+            "qk_nope_head_dim": 8,
+            "n_routed_experts": 4,
+            "num_experts_per_tok": 2,
+            "moe_intermediate_size": 24,
+            "n_shared_experts": 1,
+            "first_k_dense_replace": 1,
+        },
+    ),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +99,10 @@ class Checkpoint:
         return found
 
 
-def checkpoint(folder: Path, family: str) -> Checkpoint:
+def checkpoint(folder: Path, family: str, *, vocab_size: int = VOCABULARY, max_shard_size: str = "1GB") -> Checkpoint:
     """Write and open a seeded random checkpoint; weights wide enough that greedy choices are clear."""
-    model_type, changes = FAMILIES[family]
-    config = AutoConfig.for_model(model_type, **{**_COMMON, **changes})
+    model_type, changes = {**FAMILIES, **GENERIC}[family]
+    config = AutoConfig.for_model(model_type, **{**_COMMON, **changes, "vocab_size": vocab_size})
     torch.manual_seed(7)
     oracle: Any = AutoModelForCausalLM.from_config(config, attn_implementation="eager")  # type: ignore[no-untyped-call]
     oracle.eval()
@@ -84,5 +110,5 @@ def checkpoint(folder: Path, family: str) -> Checkpoint:
         for name, parameter in oracle.named_parameters():
             scale = 0.2 if name.endswith("bias") or "norm" in name else 2.0 * parameter.shape[-1] ** -0.5
             parameter.copy_(torch.randn_like(parameter) * scale + ("norm" in name and "gemma" not in model_type))
-    oracle.save_pretrained(folder)
+    oracle.save_pretrained(folder, max_shard_size=max_shard_size)
     return Checkpoint(open_model(folder, name=family, uri=str(folder)), oracle)

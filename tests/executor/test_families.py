@@ -8,14 +8,14 @@ import pytest
 from dql.executor.engine import Engine
 from dql.executor.options import EngineOptions
 from dql.executor.requests import Generate, Request, Score
-from tests.executor.checkpoints import FAMILIES, VOCABULARY, checkpoint
+from tests.executor.checkpoints import FAMILIES, GENERIC, VOCABULARY, checkpoint
 
 LABELS = ((5, 2), (6, 7, 2), (6, 9, 2))
 NEW_TOKENS = 6
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [*FAMILIES, *GENERIC])
 def test_answers_equal_those_of_transformers(family: str, tmp_path: Path) -> None:
     files = checkpoint(tmp_path, family)
     draw = np.random.default_rng(3)
