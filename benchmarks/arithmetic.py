@@ -16,8 +16,9 @@ from dql.models.shape import ModelShape
 
 
 def row_flops(engine: Engine, prompts: Sequence[Tokens], task: Task) -> float:
-    """Floating-point operations per row: shared tokens once, of the last layer and the LM head only what is asked."""
-    shape = engine.model.shape
+    """Floating-point operations per row: equal rows and shared tokens once, last layer and head where asked for."""
+    shape, rows = engine.model.shape, len(prompts)
+    prompts = list({prompt.tobytes(): prompt for prompt in prompts}.values())
     tree = build_tree(prompts)
     computed, pairs, outputs, heads = 0.0, 0.0, 0.0, 0.0
     for node in tree.nodes:
@@ -42,7 +43,7 @@ def row_flops(engine: Engine, prompts: Sequence[Tokens], task: Task) -> float:
     attention = 4 * shape.num_layers * shape.query_size * pairs
     last = shape.hidden_size * shape.query_size + 3 * shape.hidden_size * shape.intermediate_size
     linear = 2 * (shape.matmul_parameters * computed - last * (computed - outputs))
-    return (attention + linear + 2 * shape.embedding_parameters * heads) / len(prompts)
+    return (attention + linear + 2 * shape.embedding_parameters * heads) / rows
 
 
 def gemm_rate(shape: ModelShape) -> float:

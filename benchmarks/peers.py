@@ -1,6 +1,6 @@
 """What dql is measured against, each behind the same two calls."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -36,12 +36,16 @@ class Peer(Protocol):
     @property
     def name(self) -> str: ...
 
-    def generate(self, prompts: Sequence[Tokens], new_tokens: int) -> list[NDArray[np.int64]]:
-        """Exactly `new_tokens` greedy tokens for every prompt."""
+    def generate(self, prompts: Sequence[Tokens], new_tokens: int) -> list[str]:
+        """Exactly `new_tokens` greedy tokens for every prompt, as text without control tokens."""
         ...
 
-    def score(self, prompts: Sequence[Tokens], labels: Sequence[Sequence[int]]) -> list[NDArray[np.float32]]:
-        """Log-probability of every label's tokens after every prompt; not timed, the reference for classify."""
+    def score(self, prompts: Sequence[Tokens], labels: Sequence[Sequence[int]]) -> list[NDArray[np.float32]] | None:
+        """Log-probability of every label's tokens after every prompt, not timed; None where the peer has none."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the model."""
         ...
 
 
@@ -51,10 +55,11 @@ class Transformers:
     name = "transformers"
 
     def __init__(self, model: Model, load_format: LoadFormat = "auto") -> None:
+        self._tokenizer = model.tokenizer
         self._model = llama(model.shape, open_weights(model, load_format))
 
-    def generate(self, prompts: Sequence[Tokens], new_tokens: int) -> list[NDArray[np.int64]]:
-        outputs: list[NDArray[np.int64]] = []
+    def generate(self, prompts: Sequence[Tokens], new_tokens: int) -> list[str]:
+        outputs: list[NDArray[np.int32]] = []
         for start in range(0, len(prompts), _BATCH):
             batch = prompts[start : start + _BATCH]
             width = max(map(len, batch))
@@ -74,11 +79,14 @@ class Transformers:
                     pad_token_id=0,
                     eos_token_id=None,
                 )
-            outputs.extend(full[:, width:].numpy())
-        return outputs
+            outputs.extend(full[:, width:].to(torch.int32).numpy())
+        return self._tokenizer.decode_batch(outputs)
 
     def score(self, prompts: Sequence[Tokens], labels: Sequence[Sequence[int]]) -> list[NDArray[np.float32]]:
         return [np.array([self._log_prob(prompt, label) for label in labels], np.float32) for prompt in prompts]
+
+    def close(self) -> None:
+        del self._model
 
     def _log_prob(self, prompt: Tokens, label: Sequence[int]) -> float:
         ids = torch.from_numpy(np.concatenate((prompt, label)).astype(np.int64))
@@ -114,6 +122,3 @@ def llama(shape: ModelShape, weights: Weights) -> Any:
     model.load_state_dict(state)
     model.generation_config.eos_token_id = None
     return model
-
-
-PEERS: Mapping[str, Callable[[Model, LoadFormat], Peer]] = {"transformers": Transformers}

