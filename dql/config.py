@@ -62,6 +62,10 @@ class Config:
         return self.home / "runs.db"
 
     @property
+    def certificates_dir(self) -> Path:
+        return self.home / "certificates"
+
+    @property
     def history_file(self) -> Path:
         return user_state_path("dql") / "history"
 

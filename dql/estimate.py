@@ -1,18 +1,23 @@
 """A query's numbers before it runs: counted inputs, this machine or another, and the plan that keeps the contract."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Protocol
 
+from dql.cascades import Settled
 from dql.catalog import Catalog
+from dql.certificates import Certificates
 from dql.config import Config
 from dql.errors import ConfigError
 from dql.history import History
+from dql.judging import Judge
 from dql.machine import Machine
 from dql.models.registry import Registry
 from dql.planner.candidates import PricedCall
+from dql.planner.cascading import with_thresholds
 from dql.planner.contract import Contract
 from dql.planner.hardware import Hardware, hardware_named
 from dql.planner.infeasible import infeasible
@@ -25,6 +30,8 @@ from dql.planner.workload import workload
 from dql.prompts import CompiledPrompt
 
 if TYPE_CHECKING:
+    from dql.executor.evidence import EngineEvidence
+    from dql.executor.progress import Progress
     from dql.executor.runtime import Runtime
 
 _RUN_BUDGET = 0.25  # seconds of counting before a run whose contract asks for nothing
@@ -35,13 +42,15 @@ _SIDE_EFFECTS = ("nextval(", "setseed(")  # SQL that must not run twice
 
 
 class Surroundings(Protocol):
-    """What a session has that an estimate needs."""
+    """What a session has that an estimate needs. cancelled: set where the user stops what is running."""
 
     config: Config
     catalog: Catalog
     registry: Registry
     machine: Machine
     history: History
+    certificates: Certificates
+    cancelled: threading.Event
 
     @property
     def runtime(self) -> "Runtime": ...
@@ -51,13 +60,18 @@ class Surroundings(Protocol):
 class Estimate:
     """What is known of a query before it runs. Mappings are by the column of a call's answer.
 
-    choice: None where nothing could be counted, or no model runs. notes: why a call has no figures.
+    choice: None where nothing could be counted, or no model runs. notes: why a call has no figures, or how it takes
+    part in a cascade. thresholds: of cascades, by their parameter. quality: what is certain of the answers. evidence:
+    what engines were asked already.
     """
 
     statistics: Mapping[str, CallStatistics] = field(default_factory=dict)
     notes: Mapping[str, str] = field(default_factory=dict)
     frames: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     choice: Choice | None = None
+    thresholds: Mapping[str, float] = field(default_factory=dict)
+    quality: tuple[str, ...] = ()
+    evidence: "EngineEvidence | None" = None
 
 
 @dataclass(slots=True)
@@ -76,6 +90,7 @@ def estimate(
     on: str | None = None,
     running: bool = False,
     strict: bool = True,
+    progress: "Callable[[Progress], None] | None" = None,
 ) -> Estimate:
     """Count, price and choose. `on` names hardware that need not be here; `running`: the query runs next; not
     `strict`: a plan that misses the contract will do.
@@ -87,15 +102,30 @@ def estimate(
     counted = _Counted()
     asks = bool(contract.bounds) or contract.objective != Contract().objective
     truncate = contract.setting("on_overflow") == "truncate_middle"
-    for node in infer_nodes(planned.query.root):
-        _count(node, session, params, counted, _RUN_BUDGET if running and not asks else BUDGET, truncate)
-    if not counted.calls:
+    judge = Judge(session, contract, params, running and on is None, progress)
+    query = judge.reference(planned.query) if on is None else with_thresholds(planned.query, {}, 1.0)
+    count = partial(_count, session=session, params=params, truncate=truncate)
+    for node in infer_nodes(query.root):
+        count(node, counted=counted, budget=_RUN_BUDGET if running and not asks else BUDGET)
+
+    def price(node: InferExec, call: CallExec) -> PricedCall | None:
+        alone = _Counted()
+        count(replace(node, calls=(call,)), counted=alone, budget=_RUN_BUDGET)
+        return alone.calls[0] if alone.calls else None
+
+    settled, choice = Settled(), None
+    for ask in (False, True) if judge.may_ask else (False,):  # a contract that nothing keeps fails before any call
+        settled = judge.cascades(query, counted.statistics, price, ask=ask) if settled.open or not ask else settled
+        calls = settled.of(counted.calls)
+        choice = _choose(calls, contract, session, on) if calls else None
+        if strict and choice is not None and not choice.best.feasible and not contract.setting("best_effort"):
+            raise infeasible(choice)
+    if choice is None:
         _check_pinned(contract, on, session)
-        return Estimate(counted.statistics, counted.notes, counted.frames)
-    choice = _choose(counted.calls, contract, session, on)
-    if strict and not choice.best.feasible and not contract.setting("best_effort"):
-        raise infeasible(choice)
-    return Estimate(counted.statistics, counted.notes, counted.frames, choice)
+    notes = {**counted.notes, **settled.notes}
+    promises = tuple(settled.promises)
+    thresholds = settled.thresholds
+    return Estimate(counted.statistics, notes, counted.frames, choice, thresholds, promises, judge.evidence)
 
 
 def template_key(call: CallExec, model: str) -> str:

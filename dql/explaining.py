@@ -89,6 +89,7 @@ def explanation_of(
         found.choice,
         measured or {},
         seconds,
+        found.quality,
     )
 
 

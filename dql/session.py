@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 from dql.catalog import Catalog, TableInfo, is_frame, read_arrow
+from dql.certificates import Certificates
 from dql.config import Config
 from dql.errors import BindError, DqlError
 from dql.grammar import ast
@@ -65,13 +66,14 @@ class Session:
         self.registry = Registry(self.config.models_dir, offline=self.config.offline)
         self.machine = Machine(self.config)
         self.history = History(self.config.runs_file)
+        self.certificates = Certificates(self.config.certificates_dir)
         self.settings_in_force: dict[str, Value] = {}
         self.model = self.config.model
         self.names = Names(self.catalog, lasting=path is not None and path != ":memory:")
         self.names.load()
         self._runtime: Runtime | None = None
         self._running: Run | None = None
-        self._cancelled = threading.Event()
+        self.cancelled = threading.Event()  # asked for since the running statement began
         self._from_caller: set[str] = set()
 
     def query(
@@ -120,7 +122,7 @@ class Session:
         """One result per statement, in order; a statement starts when its result is asked for."""
         from dql.statements import execute
 
-        self._cancelled.clear()
+        self.cancelled.clear()
         for name, frame in (tables or {}).items():
             self.catalog.register(name, frame)
             self._from_caller.discard(name)
@@ -141,7 +143,7 @@ class Session:
 
     def cancel(self) -> None:
         """Stop the running query, from any thread; its finished rows are kept."""
-        self._cancelled.set()
+        self.cancelled.set()
         if self._running is not None:
             self._running.context.cancelled.set()
         if self._runtime is not None:
@@ -215,7 +217,7 @@ class Session:
     def watch(self, run: "Run") -> None:
         """Let `cancel` reach this run."""
         self._running = run
-        if self._cancelled.is_set():
+        if self.cancelled.is_set():
             run.context.cancelled.set()
 
     def _find_frames(self, text: str, variables: Mapping[str, object]) -> None:

@@ -17,6 +17,8 @@ from dql.grammar import ast
 from dql.planner.adapt import Adviser
 from dql.planner.bind_contract import bind_contract, bind_value
 from dql.planner.binder import bind
+from dql.planner.cascade import ALONE
+from dql.planner.cascading import with_thresholds
 from dql.planner.contract import SETTING_KINDS, setting_kind, setting_value
 from dql.planner.environment import Environment
 from dql.planner.explain import explain as explain_plan
@@ -136,9 +138,12 @@ def begin(planned: Planned, call: Call) -> "tuple[Run, Estimate]":
     )
     if policy.rejects is not None:
         _check_folder(policy.rejects, None)
-    found = estimate(planned, call.session, call.params, running=True)
-    query = placed(planned.query, placement(planned.contract, found.choice))
+    found = estimate(planned, call.session, call.params, running=True, progress=call.progress)
+    query = with_thresholds(planned.query, found.thresholds, ALONE)
+    query = placed(query, placement(planned.contract, found.choice))
     run = call.session.runtime.start(query, policy, call.params, call.progress)
+    if found.evidence is not None:
+        found.evidence.teach(run.context)
     if (budget := contract.bound("budget")) is not None:
         run.context.token_budget = budget.value
     if found.choice is not None:

@@ -16,6 +16,8 @@ def summary(result: "Result") -> list[str]:
     parts = [f"{counted(stats.rows, 'row')} in {duration(stats.seconds)}", counted(stats.calls, "call")]
     if stats.calls_reused:
         parts.append(f"{stats.calls_reused:,} reused")
+    if stats.calls_saved:
+        parts.append(f"{stats.calls_saved:,} spared the last model")
     tokens = {"computed": stats.tokens_prefilled, "shared": stats.tokens_reused, "generated": stats.tokens_decoded}
     if said := ", ".join(f"{count:,} {what}" for what, count in tokens.items() if count):
         parts.append(f"tokens: {said}")

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from hashlib import blake2b
 
 import numpy as np
 import pyarrow as pa
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 
 from dql.errors import ExecutionError
 from dql.executor.answers import Reader, answer
-from dql.executor.context import FIRST_CALLS, Context
+from dql.executor.context import FIRST_CALLS, Context, prompt_key
 from dql.executor.inquiry import Inquiry, Question, ask, distinct
 from dql.executor.rejected import Rejected
 from dql.executor.requests import Answer, Failure, Generate, Sampling, Score, Task
@@ -53,6 +52,7 @@ class CallRunner:
         self._reader = Reader(call, model)
         self._context_length = model.shape.context_length
         self._measured = context.measured.setdefault(call.out, Measured())
+        self._may_fail = call.stage is not None and not call.stage.last  # another model is asked then
         self._priors: list[NDArray[np.float32]] | None = None
         self._asked = 0
         self._first_failures = 0
@@ -92,7 +92,7 @@ class CallRunner:
         finished, failed = np.ones(size, dtype=bool), np.zeros(size, dtype=bool)
         is_finished = np.array([found is not None for found in answered], dtype=bool)
         is_failed = np.array([any(a.failure is not None for a in found or ()) for found in answered], dtype=bool)
-        finished[rows], failed[rows] = is_finished[places], is_failed[places]
+        finished[rows], failed[rows] = is_finished[places], is_failed[places] & (not self._may_fail)
         source = np.full(size, -1, np.int64)
         source[rows] = places
         self._context.check_share(done=False)
@@ -137,7 +137,7 @@ class CallRunner:
                 self._reject(row, asked + place, found.failure, [column[i] for column in texts])
 
         for i in range(len(members)):
-            key = blake2b(batch.row(i).tobytes(), digest_size=16).digest() if is_function else b""
+            key = prompt_key(batch.row(i)) if is_function else b""
             if (failure := batch.failures.get(i)) is not None:
                 give(i, answer(i, failure=Failure(failure.kind, failure.message)))
             elif (known := memo.get(key)) is not None:
@@ -172,7 +172,7 @@ class CallRunner:
 
     def _reject(self, row: int, call: int, failure: Failure, inputs: Sequence[str]) -> None:
         """Note a failed row, once for all prompts about it; `call` is its number among the rows asked about."""
-        if row in self._failed:
+        if row in self._failed or self._may_fail:
             return
         self._failed.add(row)
         kept = tuple(inputs) if self._context.policy.rejects is not None else ()

@@ -4,6 +4,7 @@ import threading
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from typing import Protocol
 
 from dql.catalog import Catalog
@@ -12,7 +13,7 @@ from dql.executor.engine import Engine
 from dql.executor.options import Counters
 from dql.executor.progress import Tracker
 from dql.executor.rejected import Rejected
-from dql.executor.requests import Answer, Task
+from dql.executor.requests import Answer, Task, Tokens
 from dql.models import Model
 from dql.planner.adapt import Adviser
 from dql.planner.measured import Measured
@@ -20,6 +21,15 @@ from dql.planner.physical import ErrorPolicy, Placement
 
 FIRST_CALLS = 100  # a job whose first calls all fail stops
 _SHOWN = 5  # distinct messages kept per class
+
+
+Asked = tuple[str, str, str, Task]  # model, precision of its weights and of its KV cache, and what is asked: all that
+# decides the answer to a prompt
+
+
+def prompt_key(tokens: Tokens) -> bytes:
+    """What a prompt's answer is remembered by."""
+    return blake2b(tokens.tobytes(), digest_size=16).digest()
 
 
 class Models(Protocol):
@@ -41,7 +51,7 @@ class Context:
     cancelled: threading.Event = field(default_factory=threading.Event)
     tables: dict[str, str] = field(default_factory=dict)
     rejected: list[Rejected] = field(default_factory=list)
-    memos: dict[tuple[str, Placement, Task], dict[bytes, Answer]] = field(default_factory=dict)
+    memos: dict[Asked, dict[bytes, Answer]] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)
     rows: int = 0
     measured: dict[str, Measured] = field(default_factory=dict)
@@ -51,7 +61,7 @@ class Context:
 
     def memo(self, model: str, placement: Placement, task: Task) -> dict[bytes, Answer]:
         """Answers of this query by prompt, for all calls that ask the same in the same way."""
-        return self.memos.setdefault((model, placement, task), {})
+        return self.memos.setdefault((model, placement.weights, placement.kv_cache, task), {})
 
     def reject(self, row: Rejected) -> None:
         """Note a failed row; raises ExecutionError when the policy says that the job must stop at it."""

@@ -5,12 +5,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from dql.executor.call import CallRunner, Mask
 from dql.executor.context import Context
 from dql.executor.inquiry import ask
-from dql.planner.physical import InferExec
+from dql.planner.physical import CallExec, InferExec
 
 WINDOW_ROWS = 8192
 WINDOW_BYTES = 16 << 20
@@ -64,9 +65,17 @@ def answer_window(
     batch = window
     for runner, answers in zip(runners, found, strict=True):
         batch = batch.append_column(pa.field(runner.call.out, answers.values.type), answers.values)
-        context.counts["nulls"] += answers.values.null_count
+        context.counts["nulls"] += _nulls(runner.call, window, answers.values)
     finished = np.logical_and.reduce([answers.finished for answers in found])
     return Answered(batch, finished, np.logical_or.reduce([answers.failed for answers in found]))
+
+
+def _nulls(call: CallExec, window: pa.RecordBatch, values: pa.Array) -> int:
+    """Rows without an answer; those that another model of a cascade answers are none of them."""
+    if call.stage is None:
+        return int(values.null_count)
+    asked = call.stage.last and pc.fill_null(window.column(call.guard), False)
+    return int(pc.sum(pc.and_(pc.is_null(values), asked)).as_py() or 0)
 
 
 def windows(batches: Iterator[pa.RecordBatch], stops_early: bool) -> Iterator[pa.RecordBatch]:

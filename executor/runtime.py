@@ -12,6 +12,7 @@ from dql.catalog import Catalog
 from dql.executor import calibrate
 from dql.executor.context import Context
 from dql.executor.engine import Engine
+from dql.executor.evidence import EngineEvidence
 from dql.executor.operators import execute
 from dql.executor.progress import Progress, Tracker
 from dql.executor.rejected import Rejected, batches
@@ -25,6 +26,7 @@ from dql.planner.explain_cost import Promise
 from dql.planner.hardware import Hardware
 from dql.planner.hardware import Progress as Measuring
 from dql.planner.physical import ErrorPolicy, QueryPlan
+from dql.planner.statistics import infer_nodes
 
 _LOADED = 2  # engines kept; a third model takes the place of the one unused longest
 
@@ -71,6 +73,15 @@ class Run:
     def rejected(self) -> list[Rejected]:
         return self.context.rejected
 
+    def _saved(self) -> int:
+        """Rows of cascades that never reached the last model, less those that it was asked about to calibrate."""
+        saved = 0
+        for call in (call for node in infer_nodes(self.plan.root) for call in node.calls):
+            if call.stage is not None and call.out in self.context.measured:
+                sign = 1 if not call.stage.number else -1 if call.stage.last else 0
+                saved += sign * self.context.measured[call.out].rows
+        return max(0, saved - self.context.counts["calibrated"])
+
     def stats(self) -> Stats:
         """Counts so far."""
         counts = self.context.counts
@@ -80,6 +91,7 @@ class Run:
             failed=counts["failed"],
             calls=counts["calls"],
             calls_reused=counts["reused"],
+            calls_saved=self._saved(),
             truncated=counts["truncated"],
             cut_by_max_tokens=counts["length"],
             tokens_prefilled=counts["prefilled"],
@@ -126,6 +138,18 @@ class Runtime:
         rejects = self.file(policy.rejects, None) if policy.rejects is not None else None
         context = Context(self._catalog, models, dict(params), policy, tracker, threading.Event())
         return Run(plan, context, rejects)
+
+    def evidence(
+        self,
+        policy: ErrorPolicy,
+        params: Mapping[str, object],
+        listen: Callable[[Progress], None] | None,
+        cancelled: threading.Event,
+    ) -> EngineEvidence:
+        """Answers to samples of rows, for planning; `cancelled` stops it from any thread."""
+        tracker = Tracker(listen)
+        models = _Models(self, tracker)
+        return EngineEvidence(Context(self._catalog, models, dict(params), policy, tracker, cancelled))
 
     def measure(self, base: Hardware, shape: ModelShape, *, thorough: bool, progress: Measuring | None) -> Hardware:
         """`base` with what this machine does with models of this shape; takes seconds, a minute where `thorough`."""

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 class Stats:
     """What one run did. Tokens: `prefilled` were computed, `reused` shared with other rows, `decoded` generated.
 
-    promises: each bound of the contract, with what was promised and what was measured. changes: what the run changed of
-    its plan.
+    calls_saved: rows of cascades that their last models were not asked about, to calibrate included. promises: each
+    bound of the contract, with what was promised and what was measured. changes: what the run changed of its plan.
     """
 
     rows: int = 0
@@ -20,6 +20,7 @@ class Stats:
     failed: int = 0
     calls: int = 0
     calls_reused: int = 0
+    calls_saved: int = 0
     truncated: int = 0
     cut_by_max_tokens: int = 0
     tokens_prefilled: int = 0

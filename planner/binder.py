@@ -21,6 +21,7 @@ from dql.planner.places import placed
 from dql.planner.prepare import blamed, typed
 from dql.planner.scope import Fields, Known, PlanScope, Scope, alone, describe, inputs_of, with_ctes
 from dql.planner.sugar import desugar
+from dql.planner.using import using
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,7 @@ def bind_query(query: ast.Query, env: Environment) -> tuple[LogicalPlan, Fields]
         return bind_query(query.body.query, env.inside_view(query.body.name))
     query = _inline(query, {name: ast.Query(_View(name, view)) for name, view in env.views.items()})
     if query.using is not None:
-        env = env.with_model(_model(query.using, env))
+        env = using(query.using, env)
     query, env = _bind_ctes(query, env)
     body = query.body
     if isinstance(body, ast.VerbQuery):
@@ -266,16 +267,3 @@ def _holds_inference(node: ast.Node, env: Environment) -> bool:
 
 def _infers(node: ast.Node, env: Environment) -> bool:
     return any(is_inference(n, env) for n in walk(node))
-
-
-def _model(using: ast.Using, env: Environment) -> str:
-    model = using.model
-    if not isinstance(model, ast.SingleModel):
-        what = {ast.AnyModel: "USING ANY", ast.CascadeModel: "USING CASCADE", ast.RowModel: "USING (column)"}[
-            type(model)
-        ]
-        raise UnsupportedError(f"{what} does not run yet", span=model.span, hint="name one model: USING smollm2")
-    if model.adapter is not None or model.draft is not None:
-        what = "ADAPTER" if model.adapter is not None else "DRAFT"
-        raise UnsupportedError(f"{what} does not run yet", span=model.span, hint="name the model alone: USING smollm2")
-    return env.check_model(model.model)

@@ -17,6 +17,7 @@ from dql.planner.guards import Inference
 from dql.planner.logical import Column, Decoding, InferCall, Labels, Operator, Prompt
 from dql.planner.vendors import described, own_form
 
+CASCADED = ("classify", "filter")  # calls whose model knows how sure it is
 _DECODING = ("max_tokens", "temperature", "top_p", "top_k", "min_p", "stop", "seed")
 _EVERY = ("system", "model", "details", *_DECODING)
 DETAILS = (
@@ -96,10 +97,13 @@ def bind_call(node: ast.Call, env: Environment, prepare: Callable[[ast.Expr], as
         raise BindError(f"{signature.name} is no aggregate or window function", span=node.span)
     args, options = _arguments(own_form(node, _text_place(node, signature), env.params), signature)
     values = {name: _option(name, value, env) for name, value in options.items()}
+    named = args.get("model") or options.get("model")
     call = InferCall(
         op=signature.op,
         prompt=_prompt(args["text"], env, prepare),
-        model=_model(args.get("model") or options.get("model"), env),
+        model=_model(named, env),
+        cascade=env.cascade if named is None and signature.op in CASCADED else (),
+        alternatives=env.alternatives if named is None and signature.op != "count_tokens" else (),
         decoding=_decoding(values, env, node.span),
         system=cast("str | None", values.get("system")),
         instruction=cast("str | None", values.get("instruction")),

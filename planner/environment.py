@@ -42,12 +42,16 @@ class Macro:
 class Environment:
     """Everything names can mean in one statement. `views` hold inference; plain ones are the catalog's.
 
-    model: the session's default. check_model turns a model as written into its registered name, or raises BindError.
+    model: the one that calls run on: the session's default, or what USING names; cascade: models that are asked first
+    where a call has labels to be sure of; alternatives: models that may take its place. check_model turns a model as
+    written into its registered name, or raises BindError.
     """
 
     catalog: Catalog
     check_model: Callable[[ast.ModelRef], str]
     model: str
+    cascade: tuple[str, ...] = ()
+    alternatives: tuple[str, ...] = ()
     params: Mapping[str, object] = field(default_factory=dict)
     settings: Mapping[str, Value] = field(default_factory=dict)
     macros: Mapping[str, Macro] = field(default_factory=dict)
@@ -72,8 +76,11 @@ class Environment:
         plan, types = self.plans[name]
         return ", ".join(f'CAST(NULL AS {t}) AS "{c.name}"' for c, t in zip(plan.columns, types, strict=True))
 
-    def with_model(self, model: str) -> "Environment":
-        return replace(self, model=model)
+    def with_models(
+        self, model: str, *, cascade: tuple[str, ...] = (), alternatives: tuple[str, ...] = ()
+    ) -> "Environment":
+        """What USING makes of it."""
+        return replace(self, model=model, cascade=cascade, alternatives=alternatives)
 
     def with_ctes(self, ctes: tuple[ast.Cte, ...], recursive: bool = False) -> "Environment":
         return replace(self, ctes=(*self.ctes, *ctes), recursive=self.recursive or recursive)

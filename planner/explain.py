@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from dql.grammar import ast
 from dql.grammar.unparse import to_sql
+from dql.planner.cascading import SURE_ANSWER, reads_threshold
 from dql.planner.contract import Contract
 from dql.planner.explain_cost import Promise, call_lines, choice_lines, precisions, promises_of
 from dql.planner.logical import (
@@ -38,7 +39,7 @@ class Explanation:
     """What EXPLAIN knows of one query beside its plan. Keys are the columns of the calls' answers.
 
     choice: the plan that was chosen and its figures. measured: what the calls did, where the query has run. seconds:
-    of the whole run.
+    of the whole run. quality: what is certain of the answers.
     """
 
     logical: LogicalPlan
@@ -51,6 +52,7 @@ class Explanation:
     choice: Choice | None = None
     measured: Mapping[str, Measured] = field(default_factory=dict)
     seconds: float | None = None
+    quality: tuple[str, ...] = ()
 
 
 def explain(found: Explanation, rewrites: bool = False) -> str:
@@ -64,6 +66,8 @@ def explain(found: Explanation, rewrites: bool = False) -> str:
     if isinstance(disabled := found.contract.setting("disabled_rules"), tuple):
         lines.append(f"-- disabled: {', '.join(disabled)}")
     lines += [f"-- bound {p.bound}: {p}" for p in promises(found)]
+    if found.contract.bound("quality") is None:
+        lines += [f"-- quality: {line}" for line in found.quality]
     pinned = {name: value for name, value in found.contract.pinned.items() if name != "disabled_rules"}
     lines += [f"-- pinned: {name} = {value}" for name, value in pinned.items()]
     if found.choice is not None:
@@ -77,7 +81,7 @@ def explain(found: Explanation, rewrites: bool = False) -> str:
 
 def promises(found: Explanation) -> list[Promise]:
     """What was promised for each bound of the contract, and what became of it."""
-    return promises_of(found.contract, found.choice, found.measured, found.seconds)
+    return promises_of(found.contract, found.choice, found.measured, found.seconds, found.quality)
 
 
 def tree_nodes(found: Explanation) -> Iterator[tuple[int, str, str, list[str]]]:
@@ -136,7 +140,8 @@ def _node(node: LogicalPlan, found: Explanation, names: Mapping[str, str]) -> It
         case Window():
             yield f"WINDOW {', '.join(show(e) for e in node.exprs)}", "duckdb", []
         case Project() if any(not isinstance(e, ast.Column) for e in node.exprs):
-            yield f"PROJECT {', '.join(show(e) for e in node.exprs)}", "duckdb", []
+            shown = (SURE_ANSWER if reads_threshold(e) else show(e) for e in node.exprs)
+            yield f"PROJECT {', '.join(shown)}", "duckdb", []
         case Scan():
             columns = ", ".join(dict.fromkeys(c.label for c in node.columns if c.label))
             yield f"SCAN {node.label}", f"columns {columns}", []
@@ -147,14 +152,15 @@ def _call(call: InferCall, found: Explanation, names: Mapping[str, str], show: o
     details: list[str] = []
     if (counted := found.statistics.get(call.out.name)) is not None:
         details.append(_counts(call, counted))
-    if call.guards:
-        guards = " AND ".join(_COLUMN.sub(lambda m: names.get(m[1]) or m[1], to_sql(g)) for g in call.guards)
+    if own := [g for g in call.guards if not reads_threshold(g)]:
+        guards = " AND ".join(_COLUMN.sub(lambda m: names.get(m[1]) or m[1], to_sql(g)) for g in own)
         details.append(f"only where {guards}")
     if (note := found.notes.get(call.out.name)) is not None:
         details.append(note)
     if call.op == "count_tokens":
         return title, f"tokenizer of {call.model}, no model run", details
-    details += call_lines(call.out.name, found.choice, found.measured, lossless=found.contract.bound("quality") is None)
+    lossless = found.contract.bound("quality") is None and call.stage is None
+    details += call_lines(call.out.name, found.choice, found.measured, lossless=lossless)
     weights, kv_cache = ("fp32", "fp32") if found.choice is None else precisions(found.choice)
     return title, f"model {call.model} · {weights} weights · {kv_cache} KV", details
 

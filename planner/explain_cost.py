@@ -1,6 +1,6 @@
 """A plan's figures in words: what a call is expected to take, what it took, and what became of each bound."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from dql.planner.contract import Bound, Contract
@@ -40,16 +40,26 @@ class Promise:
 
 
 def promises_of(
-    contract: Contract, choice: Choice | None, measured: Mapping[str, Measured], seconds: float | None
+    contract: Contract,
+    choice: Choice | None,
+    measured: Mapping[str, Measured],
+    seconds: float | None,
+    quality: Sequence[str] = (),
 ) -> list[Promise]:
-    """One promise per bound. `seconds` of the whole run, None before it."""
-    return [_promise(bound, choice, measured, seconds) for bound in contract.bounds]
+    """One promise per bound. `seconds` of the whole run, None before it; `quality`: by what that bound is met."""
+    return [_promise(bound, choice, measured, seconds, quality) for bound in contract.bounds]
 
 
-def _promise(bound: Bound, choice: Choice | None, measured: Mapping[str, Measured], seconds: float | None) -> Promise:
+def _promise(
+    bound: Bound,
+    choice: Choice | None,
+    measured: Mapping[str, Measured],
+    seconds: float | None,
+    quality: Sequence[str],
+) -> Promise:
     taken = None if seconds is None else _measured(bound, choice, measured, seconds)
     if bound.name == "quality":
-        return Promise(bound, note="met: only answer-preserving choices are made")
+        return Promise(bound, note="; ".join(quality) or "met: only answer-preserving choices are made")
     if bound.name == "budget":
         return Promise(
             bound, None if choice is None else choice.best.cost.of(bound), 0.0, taken, _budget(bound, choice)

@@ -26,6 +26,7 @@ def as_json(found: Explanation) -> Json:
             {"bound": str(p.bound), "predicted": p.predicted, "give": p.give, "measured": p.measured, "kept": p.kept}
             for p in promises(found)
         ],
+        "quality": list(found.quality),
         "hardware": None if choice is None else {"name": str(choice.hardware), "source": choice.hardware.source},
         "considered": None if choice is None else choice.considered,
         "feasible": None if choice is None else choice.feasible,

@@ -67,10 +67,24 @@ class Decoding:
 
 
 @dataclass(frozen=True, slots=True)
+class Stage:
+    """A call's place in a cascade: the `number` of models asked before it, and whether it is the `last`.
+
+    sure: the parameter that holds the confidence from which a model before the last is believed. Calls of one cascade
+    share it.
+    """
+
+    sure: str
+    number: int
+    last: bool
+
+
+@dataclass(frozen=True, slots=True)
 class InferCall:
     """One inference call of a query. It runs for the rows where every guard is TRUE and no hole is NULL.
 
-    `prompt` and `guards` read columns of the node's child.
+    `prompt` and `guards` read columns of the node's child. cascade: models that are asked before `model`, until one is
+    sure; alternatives: models that may take its place. stage: of a call that is part of a cascade already taken apart.
     """
 
     op: Operator
@@ -86,6 +100,9 @@ class InferCall:
     calibrate: bool = False
     decoding: Decoding = Decoding()
     details: bool = False
+    cascade: tuple[str, ...] = ()
+    alternatives: tuple[str, ...] = ()
+    stage: Stage | None = None
     out: Column = Column("")
     guards: tuple[ast.Expr, ...] = ()
     text: str = field(default="", compare=False)

@@ -189,6 +189,8 @@ def _call_exec(
         calibrate=call.calibrate,
         decoding=call.decoding,
         details=call.details,
+        alternatives=call.alternatives,
+        stage=call.stage,
         label=name,
     )
 

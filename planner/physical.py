@@ -4,7 +4,7 @@ placement on the engine. A plan of this kind can be printed, compared and sent e
 
 from dataclasses import dataclass, field
 
-from dql.planner.logical import Decoding, Labels, Operator
+from dql.planner.logical import Decoding, Labels, Operator, Stage
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +56,8 @@ class CallExec:
     calibrate: bool = False
     decoding: Decoding = field(default_factory=Decoding)
     details: bool = False
+    alternatives: tuple[str, ...] = ()
+    stage: Stage | None = None
     label: str = ""
     placement: Placement = field(default_factory=Placement)
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from dql.planner.binder import BoundQuery
+from dql.planner.cascading import take_apart
 from dql.planner.contract import Contract
 from dql.planner.environment import Environment
 from dql.planner.logical import LogicalPlan, user_names
@@ -34,10 +35,10 @@ def plan_query(bound: BoundQuery, contract: Contract, env: Environment, rules: t
     disabled = contract.setting("disabled_rules")
     if isinstance(disabled, tuple):
         rules = tuple(rule for rule in rules if rule.__name__ not in disabled)
-    logical, applied = optimize(bound.plan, rules)
+    logical, applied = optimize(take_apart(bound.plan, env), rules)
     tables: dict[str, LogicalPlan] = {}
     for name, (plan, _) in env.plans.items():
-        tables[name], more = optimize(plan, rules)
+        tables[name], more = optimize(take_apart(plan, env), rules)
         applied += more
     lowering = Lowering(env.params, tables, user_names([logical, *tables.values()]))
     names = tuple(f.name for f in bound.fields)

@@ -27,6 +27,11 @@ def rate_text(value: float) -> str:
     return _short(value)
 
 
+def share_text(value: float) -> str:
+    """A share as per cent: '95 %', '99.5 %', '0.12 %'."""
+    return f"{value * 100:.3g} %"
+
+
 def usd_text(value: float) -> str:
     """'0.41 USD', '1,230 USD'."""
     return f"{_short(value)} USD"

@@ -9,7 +9,8 @@ The files, tokenizer, chat template and prompts are those of the tiny model; onl
                 fits a text, whether the text contains it
     score       the low end and one point more for each ! in the text, as far as the scale goes
 
-The label chosen has the probability 0.75, the others share the rest.
+The label chosen has the probability 0.75, the others share the rest. The model `other` is in doubt where the text says
+perhaps: it takes the last label, at 0.6.
 """
 
 import re
@@ -37,7 +38,7 @@ from dql.session import Session
 _START, _END = 1, 2  # control ids of the tiny model: <|im_start|>, <|im_end|>
 _TEXT = re.compile(r"\A(?:[A-Z]\w+: )?(.*?)(?:\n\w+:)?\s*\Z", re.DOTALL)  # "Text: … \nLabel:" in the frame's last part
 _FITS = re.compile(r"The label '(.*?)'.* fits the text: (.*)", re.DOTALL)
-CHOSEN = 0.75
+CHOSEN, DOUBTFUL = 0.75, 0.6
 
 
 class FakeEngine(Engine):
@@ -102,9 +103,11 @@ class FakeEngine(Engine):
         found = _TEXT.search(messages["user"].rpartition("\n\n")[2])
         assert found is not None
         labels = self._model.tokenizer.decode_batch([np.array(label) for label in request.task.labels])
-        chosen = choose(found[1], [label.strip() for label in labels])
-        scores = np.full(len(labels), log((1 - CHOSEN) / (len(labels) - 1)), np.float32)
-        scores[chosen] = log(CHOSEN)
+        doubts = self._speaker == "other: " and "perhaps" in found[1]
+        chosen = len(labels) - 1 if doubts else choose(found[1], [label.strip() for label in labels])
+        share = DOUBTFUL if doubts else CHOSEN
+        scores = np.full(len(labels), log((1 - share) / (len(labels) - 1)), np.float32)
+        scores[chosen] = log(share)
         return Answer(request.id, np.empty(0, np.int32), scores, prompt_tokens=len(request.tokens))
 
 

@@ -1,0 +1,187 @@
+"""Cascades of a query before it runs: how sure is sure enough, and what the models will be asked."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from dql.certificates import rows_digest
+from dql.planner.candidates import PricedCall
+from dql.planner.cascade import ALONE, CONFIDENCE, TARGET, Calibration, sample_size
+from dql.planner.contract import Contract
+from dql.planner.evidence import Evidence, calibrated
+from dql.planner.physical import CallExec, InferExec, QueryPlan
+from dql.planner.statistics import CallStatistics, countable, infer_nodes
+from dql.planner.units import share_text
+
+if TYPE_CHECKING:
+    from dql.estimate import Surroundings
+
+_ASSUMED = 0.3  # share of rows that the last model is asked about, before anybody knows
+
+Price = Callable[[InferExec, CallExec], PricedCall | None]
+Identify = Callable[[CallExec], object]
+
+
+@dataclass(frozen=True, slots=True)
+class Cascade:
+    """The calls of one cascade in the order in which they are asked, as they would run over the first one's input.
+
+    outs: the columns of their answers in the plan.
+    """
+
+    sure: str
+    node: InferExec
+    stages: tuple[CallExec, ...]
+    outs: tuple[str, ...]
+
+    @property
+    def first(self) -> CallExec:
+        return self.stages[0]
+
+    @property
+    def last(self) -> CallExec:
+        return self.stages[-1]
+
+
+@dataclass(slots=True)
+class Settled:
+    """What became of a query's cascades: thresholds by parameter, and for each column of an answer what to say of it.
+
+    promises: what is certain of the answers, one line a cascade. later: priced calls of the models that are asked after
+    the first; idle: columns of calls that no row reaches. open: a threshold is not known yet, and engines could tell.
+    """
+
+    thresholds: dict[str, float] = field(default_factory=dict)
+    notes: dict[str, str] = field(default_factory=dict)
+    promises: list[str] = field(default_factory=list)
+    later: list[PricedCall] = field(default_factory=list)
+    idle: set[str] = field(default_factory=set)
+    open: bool = False
+
+    def of(self, calls: Sequence[PricedCall]) -> list[PricedCall]:
+        """All calls of the query that are priced, `calls` those that were counted before."""
+        return [call for call in (*calls, *self.later) if call.out not in self.idle]
+
+
+def cascades_of(query: QueryPlan) -> list[Cascade]:
+    """The cascades of a plan."""
+    nodes = [(node, call) for node in infer_nodes(query.root) for call in node.calls if call.stage is not None]
+    found = []
+    for node, first in nodes:
+        if first.stage is None or first.stage.number:
+            continue
+        later = {c.stage.number: c for _, c in nodes if c.stage is not None and c.stage.sure == first.stage.sure}
+        calls = [first, *(later[number] for number in sorted(later) if number)]
+        stages = tuple(replace(first, model=c.model, out=c.out, details=c.details, stage=c.stage) for c in calls)
+        found.append(Cascade(first.stage.sure, node, stages, tuple(c.out for c in calls)))
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Settler:
+    """Settles cascades. evidence: asks engines; None where the query does not run next."""
+
+    session: "Surroundings"
+    contract: Contract
+    params: Mapping[str, object]
+    statistics: Mapping[str, CallStatistics]
+    evidence: Callable[[], Evidence] | None
+    identify: Identify
+    price: Price
+
+    def settle(self, query: QueryPlan) -> Settled:
+        """All cascades of a query."""
+        settled = Settled()
+        for cascade in cascades_of(query):
+            reason = self._hopeless(cascade)
+            found = None if reason else self._calibration(cascade)
+            if found is not None and found.alone:
+                reason = f"nothing could be proven on {found.rows:,} random rows"
+            settled.open = settled.open or not (reason or found)
+            settled.thresholds[cascade.sure] = ALONE if reason else 1.0 if found is None else found.threshold
+            self._say(cascade, found, reason, settled)
+            self._price(cascade, 1.0 if reason else _ASSUMED if found is None else found.asked, settled)
+        return settled
+
+    def _hopeless(self, cascade: Cascade) -> str:
+        """Why the last model has to answer all rows, where that is clear."""
+        counted = self.statistics.get(cascade.first.out)
+        if not all(self.session.registry.installed(stage.model) for stage in cascade.stages) and self.evidence is None:
+            return ""  # the run will pull them
+        if countable(cascade.node) is None:
+            return "its rows depend on other inference and cannot be sampled before"
+        if cascade.node.stops_early:
+            return "LIMIT may end the query before a sample would pay"
+        target, confidence = self._promise()
+        if not cascade.first.holes or (counted and counted.exact and not self._size(counted.rows)):
+            rows = counted.rows if counted else 1
+            return f"{rows:,} rows are too few to calibrate {target:g} at {share_text(confidence)} on"
+        return ""
+
+    def _promise(self) -> tuple[float, float]:
+        bound = self.contract.bound("quality")
+        return (TARGET, CONFIDENCE) if bound is None else (bound.value, bound.confidence)
+
+    def _size(self, rows: int) -> int:
+        target, confidence = self._promise()
+        return sample_size(rows, target, 1 - confidence)
+
+    def _calibration(self, cascade: Cascade) -> Calibration | None:
+        """Known from earlier, else made now; None where no engine may be asked."""
+        target, confidence = self._promise()
+        sql = countable(cascade.node)
+        assert sql is not None
+
+        def subject() -> object:
+            return "cascade", [self.identify(stage) for stage in cascade.stages], target, confidence
+
+        def digest() -> str:
+            return rows_digest(sql, cascade.first, self.session.catalog, self.params)
+
+        known = self.session.certificates.find(subject, digest)
+        if known is not None:
+            return Calibration(**known)  # type: ignore[arg-type]
+        if self.evidence is None:
+            return None
+        evidence = self.evidence()
+        sample = evidence.pilot(cascade.node, cascade.first, self._size(10**9))
+        found = calibrated(evidence, sample, cascade.stages, target, confidence)
+        self.session.certificates.keep(subject(), digest(), asdict(found))
+        return found
+
+    def _say(self, cascade: Cascade, found: Calibration | None, reason: str, settled: Settled) -> None:
+        target, confidence = self._promise()
+        *before, last = cascade.stages
+        names = " and ".join(dict.fromkeys(stage.model for stage in before))
+        for out in cascade.outs[:-1]:
+            believed = "once it is calibrated" if found is None else f"from a confidence of {found.threshold:.3g} on"
+            settled.notes[out] = f"not asked: {reason}" if reason else f"cascade: believed {believed}"
+        if reason:
+            settled.notes[cascade.outs[-1]] = "asked for all rows"
+            settled.promises.append(f"{last.model} answers all rows: {reason}")
+            return
+        promise = (
+            f"≥ {share_text(target)} of the answers are those of {last.model}, at {share_text(confidence)} confidence"
+        )
+        counted = self.statistics.get(cascade.first.out)
+        if found is None:
+            size = self._size(counted.rows if counted else 10**9)
+            settled.promises.append(f"{promise}: the run calibrates on about {size:,} random rows")
+            settled.notes[cascade.outs[-1]] = (
+                f"asked where {names} is unsure, taken as {share_text(_ASSUMED)} of the rows"
+            )
+            return
+        settled.promises.append(
+            f"{promise}: calibrated on {found.rows:,} random rows, of which {found.lost:,} differed"
+        )
+        settled.notes[cascade.outs[-1]] = f"asked where {names} is unsure, {share_text(found.asked)} of the sample"
+
+    def _price(self, cascade: Cascade, share: float, settled: Settled) -> None:
+        """The calls after the first with the rows that reach them, and the first only where it is asked."""
+        if share >= 1:
+            settled.idle |= set(cascade.outs[:-1])
+        for stage in cascade.stages[1:]:
+            if (priced := self.price(cascade.node, stage)) is not None:
+                work = priced.work
+                part = replace(work, rows=round(work.rows * share), distinct=round(work.distinct * share))
+                settled.later.append(replace(priced, work=part))

@@ -1,0 +1,67 @@
+"""What was proven of a model on a user's rows, kept per user, so that a repeated query need not prove it again.
+
+A certificate holds for the weights, precisions, template and rows that it was made with; any of them changed, it is not
+found. Rows are told apart by a sum of hashes that DuckDB computes over the columns that a call reads.
+"""
+
+import json
+import logging
+import os
+from collections.abc import Callable, Mapping
+from hashlib import blake2b
+from pathlib import Path
+
+from dql.catalog import Catalog, quote_name
+from dql.planner.physical import CallExec
+
+Value = Mapping[str, object]
+
+_KEPT = 16  # newest certificates of one template
+_LOG = logging.getLogger("dql")
+
+
+class Certificates:
+    """A folder of small JSON files, one a certificate; it is made with the first."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def find(self, subject: Callable[[], object], fingerprint: Callable[[], str]) -> Value | None:
+        """What is known of `subject` on these rows; they are looked at only where something is known of others."""
+        if not self._folder.exists():
+            return None
+        name = _name(subject())
+        if not any(self._folder.glob(f"{name}-*.json")):
+            return None
+        try:
+            value = json.loads((self._folder / f"{name}-{fingerprint()}.json").read_text())
+        except (OSError, ValueError):  # nothing is known of these rows, or the file is torn: prove it again
+            return None
+        return value if isinstance(value, dict) else None
+
+    def keep(self, subject: object, fingerprint: str, value: Value) -> None:
+        """Remember a proof; a folder that cannot be written costs no query."""
+        name = _name(subject)
+        path = self._folder / f"{name}-{fingerprint}.json"
+        part = path.with_suffix(f".{os.getpid()}.part")
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            part.write_text(json.dumps(value))
+            part.replace(path)
+            known = sorted(self._folder.glob(f"{name}-*.json"), key=lambda file: file.stat().st_mtime_ns)
+            for old in known[:-_KEPT]:
+                old.unlink(missing_ok=True)
+        except OSError as error:
+            _LOG.warning("what was proven is not kept: %s", error)
+
+
+def rows_digest(sql: str, call: CallExec, catalog: Catalog, params: Mapping[str, object]) -> str:
+    """Names the rows that a call reads out of `sql`, in whatever order they come."""
+    columns = [quote_name(name) for name in dict.fromkeys((*call.holes, *((call.guard,) if call.guard else ())))]
+    sums = f"count(*)::VARCHAR, coalesce(sum(hash({', '.join(columns)})::HUGEINT), 0)::VARCHAR"
+    batch = next(iter(catalog.stream(f"SELECT {sums} FROM ({sql}) AS dql_rows", 1, params)))
+    return blake2b(repr(batch.to_pylist()).encode(), digest_size=12).hexdigest()
+
+
+def _name(subject: object) -> str:
+    return blake2b(repr(subject).encode(), digest_size=12).hexdigest()

@@ -1,0 +1,149 @@
+"""Answers to a sample of the user's rows, from the engines that the run will use and by the same operators."""
+
+from collections import Counter
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, field, replace
+from hashlib import blake2b
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from dql.executor.context import Asked, Context, prompt_key
+from dql.executor.infer import infer
+from dql.executor.requests import Answer
+from dql.planner.calls import DETAILS
+from dql.planner.evidence import Sample, Told
+from dql.planner.physical import CallExec, FragmentExec, InferExec
+from dql.planner.prompts import prompts
+from dql.planner.statistics import countable, read_texts
+
+_SCAN_ROWS = 2048
+_COUNTED = ("prefilled", "shared", "decoded")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Drawn:
+    """Random rows in random order: the columns that a call reads, without NULLs."""
+
+    rows: pa.RecordBatch
+    population: int
+
+    def __len__(self) -> int:
+        return int(self.rows.num_rows)
+
+
+@dataclass(slots=True)
+class EngineEvidence:
+    """Implements `planner.evidence.Evidence`. `context` is that of the sample, apart from the run's."""
+
+    context: Context
+    spent: Counter[str] = field(default_factory=Counter)
+
+    def pilot(self, node: InferExec, call: CallExec, rows: int) -> Drawn:
+        """Rows are drawn by a key each, the smallest keys stay: the same input in the same order, the same sample."""
+        sql = countable(node)
+        assert sql is not None, "what earlier inference decides cannot be sampled before it ran"
+        columns = list(dict.fromkeys(call.holes))
+        random = np.random.default_rng(_seed(sql, call))
+        keys, kept, population = np.empty(0), [], 0
+        schema: pa.Schema | None = None
+        for batch in self.context.catalog.stream(sql, _SCAN_ROWS, self.context.params):
+            wanted = _wanted(batch, call)
+            schema = batch.select(columns).schema if schema is None else schema
+            drawn = random.random(len(wanted))
+            population += len(wanted)
+            limit = np.partition(keys, rows - 1)[rows - 1] if len(keys) >= rows else 1.0
+            low = np.flatnonzero(drawn < limit)
+            keys = np.concatenate([keys, drawn[low]])
+            kept.append(batch.select(columns).take(pa.array(wanted[low])))
+            if len(keys) > 8 * rows:
+                keys, kept = _smallest(keys, kept, rows)
+        if schema is None or not population:
+            return Drawn(pa.RecordBatch.from_pylist([], schema=schema or pa.schema([])), 0)
+        return Drawn(_smallest(keys, kept, rows)[1][0], population)
+
+    def answers(self, call: CallExec, sample: Sample, start: int, end: int, *, fresh: bool = False) -> list[Told]:
+        assert isinstance(sample, Drawn)
+        window = sample.rows.slice(start, end - start)
+        asked = _plain(call)
+        context = replace(self.context, memos={}, measured={}) if fresh else self.context
+        if fresh:  # the other way round and in other steps: what rounding does to the answers shows
+            window = window.take(pa.array(np.arange(len(window))[::-1]))
+            place = asked.placement
+            steps = max(place.step_tokens // 2, place.max_rows)
+            asked = replace(asked, placement=replace(place, step_tokens=steps))
+        node = InferExec(FragmentExec(""), (asked,))
+        before = Counter(context.counts)
+        found = [row for batch in infer(node, _once(window), context) for row in batch.column(call.out).to_pylist()]
+        self.spent.update({name: context.counts[name] - before[name] for name in _COUNTED})
+        if len(found) < len(window) or context.cancelled.is_set():
+            raise KeyboardInterrupt
+        told = [Told(row["value"], row["confidence"]) for row in found]
+        return told[::-1] if fresh else told
+
+    def keep(self, call: CallExec, instead: CallExec, sample: Sample) -> None:
+        assert isinstance(sample, Drawn)
+        if call.calibrate:
+            return  # scores are read against the model's own liking of the labels
+        for (known, source), (memo, target) in zip(self._keys(call, sample), self._keys(instead, sample), strict=True):
+            for one, other in zip(source, target, strict=True):
+                if one in known:
+                    memo[other] = known[one]
+        self.spent["calibrated"] += len(sample)
+
+    def teach(self, context: Context) -> None:
+        """Give a run what is known already, and count what it took."""
+        context.memos = {**self.context.memos, **context.memos}
+        context.counts.update(self.spent)
+
+    def _keys(self, call: CallExec, sample: Drawn) -> list[tuple[dict[bytes, Answer], list[bytes]]]:
+        """For each prompt of a call: the answers remembered for it, and the key of each of the sample's rows."""
+        model = self.context.models.model(call.model)
+        texts = [read_texts(sample.rows.column(hole)) for hole in call.holes]
+        found = []
+        for prompt in prompts(call, model):
+            batch = prompt.encode(texts)
+            memos = [memo for asked, memo in self.context.memos.items() if _asks(asked, call, prompt.label_ids)]
+            assert len(memos) == 1, "the sample's rows have been asked"
+            found.append((memos[0], [prompt_key(batch.row(i)) for i in range(len(batch))]))
+        return found
+
+
+def _asks(asked: Asked, call: CallExec, labels: tuple[tuple[int, ...], ...]) -> bool:
+    model, weights, kv_cache, task = asked
+    place = (call.model, call.placement.weights, call.placement.kv_cache)
+    return (model, weights, kv_cache) == place and getattr(task, "labels", None) == labels
+
+
+def _plain(call: CallExec) -> CallExec:
+    """The call alone, over rows that are all wanted, its confidence beside its answer."""
+    value = "VARCHAR[]" if call.multi else "VARCHAR"
+    return replace(call, guard=None, stage=None, details=True, type=DETAILS.format(value), label="a sample")
+
+
+def _once(window: pa.RecordBatch) -> Generator[pa.RecordBatch, None, None]:
+    yield window
+
+
+def _wanted(batch: pa.RecordBatch, call: CallExec) -> NDArray[np.int64]:
+    """Rows that the call runs for."""
+    mask = np.ones(batch.num_rows, bool)
+    for hole in call.holes:
+        mask &= np.asarray(pc.is_valid(batch.column(hole)).to_numpy(zero_copy_only=False))
+    if call.guard is not None:
+        mask &= np.asarray(pc.fill_null(batch.column(call.guard), False).to_numpy(zero_copy_only=False))
+    return np.flatnonzero(mask)
+
+
+def _smallest(
+    keys: NDArray[np.float64], kept: Sequence[pa.RecordBatch], rows: int
+) -> tuple[NDArray[np.float64], list[pa.RecordBatch]]:
+    """The rows with the smallest keys, in the order of these."""
+    order = np.argsort(keys)[:rows]
+    return keys[order], [pa.concat_batches(kept).take(pa.array(order))]
+
+
+def _seed(sql: str, call: CallExec) -> int:
+    return int.from_bytes(blake2b(repr((sql, call.template)).encode(), digest_size=8).digest())

@@ -1,0 +1,91 @@
+"""What only a running engine can tell, as the planner asks for it: answers to a sample of the user's own rows.
+
+The executor implements `Evidence` and the session hands it over. Everything that is concluded from the answers is here,
+so that it can be tested without an engine.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from dql.planner.cascade import Calibration, calibrate, sample_size
+from dql.planner.certify import Proof, certify
+from dql.planner.physical import CallExec, InferExec
+from dql.planner.quality import agree
+
+FLOOR_ROWS = 64  # rows on which the reference is compared with itself
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """One answer: its value, None where there is none, and how sure the model is of it."""
+
+    value: object
+    confidence: float | None = None
+
+
+class Sample(Protocol):
+    """Random rows of one call's input, in random order. population: the rows that the call runs for."""
+
+    @property
+    def population(self) -> int: ...
+    def __len__(self) -> int: ...
+
+
+class Evidence(Protocol):
+    """Answers from running engines. What was asked once is remembered, for the run that follows as well."""
+
+    def pilot(self, node: InferExec, call: CallExec, rows: int) -> Sample:
+        """At most `rows` random rows of those that a call of a node is to run for."""
+
+    def answers(self, call: CallExec, sample: Sample, start: int, end: int, *, fresh: bool = False) -> Sequence[Told]:
+        """What the call, on its model and at its placement, says to the sample's rows from `start` to `end`.
+
+        fresh: asked anew and in another batch. Raises KeyboardInterrupt where the user stops it.
+        """
+
+    def keep(self, call: CallExec, instead: CallExec, sample: Sample) -> None:
+        """Answer the sample's rows with what `call` said to them where the run asks `instead`."""
+
+
+def agreement(
+    evidence: Evidence, sample: Sample, reference: CallExec, candidate: CallExec, target: float, delta: float, most: int
+) -> Proof:
+    """Test whether a candidate leaves at least `target` of the answers as they are, on at most `most` rows."""
+
+    def draw(start: int, end: int) -> list[float]:
+        ones = evidence.answers(reference, sample, start, end)
+        others = evidence.answers(candidate, sample, start, end)
+        return [float(same(reference, a, b)) for a, b in zip(ones, others, strict=True)]
+
+    return certify(draw, target, delta, min(most, len(sample)), sample.population)
+
+
+def noise_floor(evidence: Evidence, sample: Sample, reference: CallExec) -> tuple[int, int]:
+    """Rows on which the reference disagrees with itself in another batch, and rows compared."""
+    rows = min(FLOOR_ROWS, len(sample))
+    ones = evidence.answers(reference, sample, 0, rows)
+    others = evidence.answers(reference, sample, 0, rows, fresh=True)
+    return sum(not same(reference, a, b) for a, b in zip(ones, others, strict=True)), rows
+
+
+def calibrated(
+    evidence: Evidence, sample: Sample, stages: Sequence[CallExec], target: float, confidence: float
+) -> Calibration:
+    """Calibrate a cascade, `stages` in the order in which they are asked; its sample keeps the last one's answers."""
+    *before, last = stages
+    rows = min(len(sample), sample_size(sample.population, target, 1 - confidence))
+    oracle = evidence.answers(last, sample, 0, rows) if rows else ()
+    told = [evidence.answers(stage, sample, 0, rows) for stage in before] if rows else [()] * len(before)
+    sure = np.array([[-1.0 if t.confidence is None else t.confidence for t in stage] for stage in told])
+    right = np.array([[same(last, t, o) for t, o in zip(stage, oracle, strict=True)] for stage in told], bool)
+    for stage in before if rows else ():
+        evidence.keep(last, stage, sample)
+    return calibrate(sure.reshape(len(before), rows), right.reshape(len(before), rows), target, confidence)
+
+
+def same(call: CallExec, one: Told, other: Told) -> bool:
+    """Whether two answers to a call agree."""
+    return agree(call.op, one.value, other.value, (call.low, call.high))

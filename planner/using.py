@@ -1,0 +1,33 @@
+"""USING → the models that the calls of a query run on."""
+
+from dql.errors import BindError, UnsupportedError
+from dql.grammar import ast
+from dql.planner.environment import Environment
+
+
+def using(clause: ast.Using, env: Environment) -> Environment:
+    """`env` with the models of a USING clause. Raises BindError for models that there are not."""
+    model = clause.model
+    match model:
+        case ast.SingleModel():
+            return env.with_models(_name(model, env))
+        case ast.CascadeModel():
+            *before, last = _names(model.models, env, "CASCADE")
+            return env.with_models(last, cascade=tuple(before))
+    what = "USING ANY" if isinstance(model, ast.AnyModel) else "USING (column)"
+    raise UnsupportedError(f"{what} does not run yet", span=model.span, hint="name one model: USING smollm2")
+
+
+def _names(models: tuple[ast.SingleModel, ...], env: Environment, word: str) -> list[str]:
+    names = [_name(model, env) for model in models]
+    for number, name in enumerate(names):
+        if name in names[:number]:
+            raise BindError(f"USING {word} names {name} twice", span=models[number].span)
+    return names
+
+
+def _name(model: ast.SingleModel, env: Environment) -> str:
+    if model.adapter is not None or model.draft is not None:
+        what = "ADAPTER" if model.adapter is not None else "DRAFT"
+        raise UnsupportedError(f"{what} does not run yet", span=model.span, hint="name the model alone: USING smollm2")
+    return env.check_model(model.model)

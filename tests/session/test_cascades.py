@@ -1,0 +1,86 @@
+"""Cascades as a user sees them: what is promised before and after, what is asked, what is remembered."""
+
+import json
+
+import pyarrow as pa
+import pytest
+
+from dql.session import Session
+from tests.fake_session import FakeSession
+
+ROWS = 600
+DOUBTS = [f"perhaps a bug {i}" if i % 3 == 0 else f"a bug {i}" for i in range(ROWS)]
+
+
+@pytest.fixture
+def cascade(session: FakeSession) -> str:
+    """A query; its first model is in doubt about a third of the rows, and wrong there."""
+    session.catalog.register("t", pa.table({"body": DOUBTS}))
+    return f"SELECT AI_CLASSIFY(body, ['bug', 'praise']) AS topic FROM t USING CASCADE (other, '{session.model}')"
+
+
+def plan(session: Session, text: str) -> str:
+    return "\n".join(str(line) for line in session.query(text).arrow().column(0).to_pylist())
+
+
+def test_explain_promises_and_asks_nothing(session: FakeSession, cascade: str) -> None:
+    text = plan(session, f"EXPLAIN {cascade}")
+    assert "≥ 95 % of the answers are those of" in text and "the run calibrates on about 120 random rows" in text
+    assert "cascade: believed once it is calibrated" in text and "taken as 30 % of the rows" in text
+    assert "no lossy choice" not in text and "dql_sure" not in text
+    assert session.asked == []
+
+
+def test_a_run_says_what_it_rests_on(session: FakeSession, cascade: str) -> None:
+    text = plan(session, f"EXPLAIN ANALYZE {cascade}")
+    assert "at 95 % confidence: calibrated on 120 random rows, of which 0 differed" in text
+    assert "cascade: believed from a confidence of 0.6" in text
+    stats = session.query(cascade).stats()
+    assert stats.calls_saved == stats.rows * 2 // 3 and stats.nulls == 0
+    assert set(session.query(cascade).arrow()["topic"].to_pylist()) == {"bug"}
+
+
+def test_the_quality_bound_is_the_promise(session: FakeSession, cascade: str) -> None:
+    asked = f"{cascade} WITH quality >= 0.9 CONFIDENCE 0.99"
+    (found,) = session.query(f"EXPLAIN (FORMAT json) {asked}").arrow().column(0).to_pylist()
+    bound = json.loads(found)["bounds"][0]
+    assert bound["bound"] == "quality >= 0.9" and json.loads(found)["quality"][0].startswith("≥ 90 %")
+    text = plan(session, f"EXPLAIN ANALYZE {asked}")
+    assert "bound quality >= 0.9: ≥ 90 % of the answers" in text and "at 99 % confidence" in text
+    strict = plan(session, f"EXPLAIN {cascade} WITH quality >= 0.999")
+    assert "answers all rows: 600 rows are too few to calibrate 0.999 at 95 % on" in strict
+
+
+def test_proofs_are_remembered_for_the_same_rows_alone(session: FakeSession, cascade: str) -> None:
+    def asked() -> int:
+        before = len(session.asked)
+        session.query(cascade).arrow()
+        return len(session.asked) - before
+
+    first = asked()
+    assert asked() == ROWS + ROWS // 3 < first
+    assert "calibrated on 120 random rows" in plan(session, f"EXPLAIN {cascade}")
+    session.catalog.register("t", pa.table({"body": [f"{text}!" for text in DOUBTS]}))
+    assert "the run calibrates" in plan(session, f"EXPLAIN {cascade}")
+    assert asked() == first
+
+
+def test_what_cannot_be_sampled_goes_to_the_last_model(session: FakeSession, cascade: str) -> None:
+    below = cascade.replace("FROM t", "FROM t WHERE AI_FILTER('{body} mentions bug')")
+    text = plan(session, f"EXPLAIN {below}")
+    assert "answers all rows: its rows depend on other inference" in text
+    assert set(session.query(below).arrow()["topic"].to_pylist()) == {"bug"}
+
+
+def test_a_sample_keeps_the_last_models_answers(session: FakeSession, cascade: str) -> None:
+    """A first model that is wrong about one row in a hundred: where that row was sampled it is answered rightly."""
+    texts = ["perhaps a bug" if i % 100 == 0 else f"a bug {i}" for i in range(ROWS)]
+    session.catalog.register("t", pa.table({"body": texts}))
+    answers = session.query(cascade).arrow()["topic"].to_pylist()
+    assert answers.count("praise") in (0, ROWS // 100)  # they are one prompt: all are right or none is
+
+
+def test_stopping_ends_the_calibration(session: FakeSession, cascade: str) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        session.query(cascade, progress=lambda _: session.cancel())
+    assert len(session.asked) < 120
