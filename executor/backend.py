@@ -7,6 +7,7 @@ import torch
 
 from dql.executor.block_pool import BlockPool
 from dql.executor.cpu_attention import cpu_attention
+from dql.executor.invariant import invariant_attention
 from dql.executor.models.decoder import CausalModel, PackedTokens
 from dql.executor.step import Places, Step
 from dql.kernels.kv_cache import KVCache
@@ -41,16 +42,18 @@ class CpuBackend:
     ahead = 0
     reads_lanes_in_place = True
 
-    def __init__(self, decoder: CausalModel, pool: BlockPool) -> None:
+    def __init__(self, decoder: CausalModel, pool: BlockPool, *, invariant: bool = False) -> None:
+        """invariant: results of a row do not depend on the batch, at a price; `decoder` is then a tiled one."""
         self._decoder = decoder
         self._pool = pool
+        self._attention = invariant_attention if invariant else cpu_attention
 
     def drawn(self, slots: Places, tokens: torch.Tensor) -> None:
         """Nothing to do: the next step is planned with the tokens themselves."""
 
     def forward(self, step: Step, cancelled: Callable[[], bool]) -> torch.Tensor:
         """See Backend; looks at `cancelled` once a layer."""
-        prepared = cpu_attention(step, self._decoder.shape)
+        prepared = self._attention(step, self._decoder.shape)
 
         def attention(q: torch.Tensor, cache: KVCache, *, window: int | None) -> torch.Tensor:
             if cancelled():

@@ -75,7 +75,8 @@ class EncoderRun:
     def _step(self, rows: list[Row], began: float) -> list[Answer]:
         """Embed as many of the longest rows as a step takes, and take them out of `rows`."""
         first, total = len(rows) - 1, len(rows[-1].tokens)
-        room = min(self._pace.step_tokens, self._bearable)
+        # batches of another size round otherwise, so that where no bit may change each text goes alone
+        room = 0 if self._options.deterministic else min(self._pace.step_tokens, self._bearable)
         while first and total + len(rows[first - 1].tokens) <= room:
             first -= 1
             total += len(rows[first].tokens)

@@ -7,6 +7,7 @@ from typing import Protocol
 
 import torch
 
+from dql.errors import UnsupportedError
 from dql.executor.backend import CpuBackend
 from dql.executor.block_pool import BlockPool
 from dql.executor.embed import EncoderRun
@@ -14,6 +15,7 @@ from dql.executor.memory import available_memory, plan_memory
 from dql.executor.models.decoder import CausalModel, Decoder
 from dql.executor.models.encoder import Encoder
 from dql.executor.models.linear import packing_works
+from dql.executor.models.tiles import TILE
 from dql.executor.options import Counters, EngineOptions, Pace
 from dql.executor.requests import Answer, Request
 from dql.executor.run import DecoderRun, Loaded
@@ -72,14 +74,21 @@ class Engine:
         pace: Pace | None = None,
         kv_slots: int | None = None,
         row_timeout: float | None = None,
+        deterministic: bool = False,
     ) -> Generator[Answer]:
         """Answer requests, pulled a window at a time, as they finish; closing the iterator frees all they hold.
 
         pace: sizes of this run instead of the engine's, read before every step. kv_slots: most token slots of the KV
         cache that the run takes. row_timeout: seconds from a row's admission, after which it fails before its next
-        step. A request that cannot be answered has an answer with a Failure; nothing that a request holds raises.
+        step. deterministic: results are the same to the bit whatever the batch, the order of the rows and the size of
+        the steps, on one machine. A request that cannot be answered has an answer with a Failure; nothing that a
+        request holds raises; UnsupportedError where the model's family cannot be run deterministically.
         """
-        options = replace(self.options, row_timeout=row_timeout or self.options.row_timeout)
+        options = replace(
+            self.options,
+            row_timeout=row_timeout or self.options.row_timeout,
+            deterministic=deterministic or self.options.deterministic,
+        )
         run = self._start(iter(requests), options, pace or options, kv_slots)
         self._open.add(run)
         try:
@@ -101,9 +110,9 @@ class Engine:
     def _start(self, requests: Iterator[Request], options: EngineOptions, pace: Pace, kv_slots: int | None) -> _Run:
         if isinstance(self.model, Encoder):
             return EncoderRun(requests, self.model, options, pace, self.counters, self._lock)
-        loaded = Loaded(
-            self.model, CpuBackend(self.model, self.pool), self.pool, self.counters, self._lock, self._decode
-        )
+        decoder = _tiled(self.model) if options.deterministic else self.model
+        backend = CpuBackend(decoder, self.pool, invariant=options.deterministic)
+        loaded = Loaded(decoder, backend, self.pool, self.counters, self._lock, self._decode)
         return DecoderRun(requests, loaded, options, pace, kv_slots)
 
 
@@ -121,3 +130,13 @@ def _decoder(model: Model, options: EngineOptions, device: torch.device, packed:
         dtype=torch.float32,
         packed=packed,
     )
+
+
+def _tiled(model: CausalModel) -> Decoder:
+    """The model as `deterministic = true` runs it."""
+    if not isinstance(model, Decoder):
+        raise UnsupportedError(
+            f"deterministic = true does not run with models of family {model.shape.architecture!r}",
+            hint="their modules are transformers' own; leave the setting out, or use a Llama, Qwen, Mistral or Gemma",
+        )
+    return model.tiled(TILE)

@@ -125,7 +125,13 @@ class _Asking:
         context.tracker.phase("running", ", ".join(inquiry.call.label for inquiry in self._inquiries))
         before, began = replace(engine.counters), perf_counter()
         timeout = context.policy.row_timeout
-        running = engine.run(requests, pace=self._watch or place, kv_slots=place.kv_slots, row_timeout=timeout)
+        running = engine.run(
+            requests,
+            pace=self._watch or place,
+            kv_slots=place.kv_slots,
+            row_timeout=timeout,
+            deterministic=place.deterministic,
+        )
         self._work[:] = 0
         try:
             for number, found in enumerate(running, requests[0].id + 1):

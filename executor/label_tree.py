@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from dql.executor.models.head import LogitHead
+from dql.executor.models.tiles import rowwise
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,6 +34,10 @@ class LabelTree:
 
     def log_probs(self, hidden: torch.Tensor, head: LogitHead) -> torch.Tensor:
         """hidden [rows, 1 + inner, hidden_size], the prompt's end first → log-softmax over labels [rows, labels]."""
+        (scores,) = rowwise(lambda rows: (self._log_probs(rows, head),), head.tile, hidden)
+        return scores
+
+    def _log_probs(self, hidden: torch.Tensor, head: LogitHead) -> torch.Tensor:
         rows, places, width = hidden.shape
         device = hidden.device
         distinct, column = np.unique(self.edge_tokens, return_inverse=True)

@@ -19,7 +19,8 @@ class EngineOptions:
     step_tokens: most tokens of one step. max_rows: most rows decoding at once. window: requests planned together, for
     equal requests and shared prefixes, and window_tokens about the most tokens of these. context: most tokens of a
     prompt and its answer; None: the model's own bound. row_timeout: seconds after which a row that still runs is given
-    up. load_format: 'dummy' takes random weights of the model's shape, for performance work, and reads no weight file.
+    up. deterministic: a row's result is the same to the bit whatever runs beside it. load_format: 'dummy' takes random
+    weights of the model's shape, for performance work, and reads no weight file.
     """
 
     device: str = "cpu"
@@ -30,6 +31,7 @@ class EngineOptions:
     window_tokens: int = 1 << 20
     context: int | None = None
     row_timeout: float | None = None
+    deterministic: bool = False
     load_format: LoadFormat = "auto"
 
     def __post_init__(self) -> None:

@@ -79,4 +79,10 @@ def draw(head: LogitHead, hidden: torch.Tensor, parameters: DrawParameters) -> t
 
 def _sampled(head: LogitHead, hidden: torch.Tensor, parameters: DrawParameters) -> tuple[torch.Tensor, torch.Tensor]:
     tensors = (to_device(getattr(parameters, name), hidden.device) for name in DrawParameters.__slots__)
-    return sample(head.logits(hidden), SamplingRows(*tensors))
+    rows, logits = SamplingRows(*tensors), head.logits(hidden)
+    if head.tile is None:
+        return sample(logits, rows)
+    # one by one: how many rows are drawn together would show in the last bit of their log-probabilities
+    places = torch.split(torch.arange(len(logits), device=hidden.device), 1)
+    tokens, logprobs = zip(*(sample(logits[place], rows.at(place)) for place in places), strict=True)
+    return torch.cat(tokens), torch.cat(logprobs)

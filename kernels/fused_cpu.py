@@ -27,7 +27,7 @@ def attend_padded(
     group = heads // kv_heads
     folded = q.reshape(rows, queries, kv_heads, group, dim).permute(0, 2, 3, 1, 4)
     folded = folded.reshape(rows, kv_heads, group * queries, dim)
-    out, lse = _attend(folded, k.transpose(1, 2), v.transpose(1, 2), bias, False, scale, softcap)
+    out, lse = attend(folded, k.transpose(1, 2), v.transpose(1, 2), bias, False, scale, softcap)
     out = out.reshape(rows, kv_heads, group, queries, dim).permute(0, 3, 1, 2, 4)
     lse = lse.reshape(rows, kv_heads, group, queries).permute(0, 3, 1, 2)
     return out.reshape(rows, queries, heads, dim), lse.reshape(rows, queries, heads)
@@ -53,11 +53,11 @@ def attend_dense(
     wide = (kv_heads, group, keys, dim)
     k, v = (x.transpose(0, 1)[:, None].expand(wide) for x in (k, v))
     planes = None if bias is None else bias[None, None]
-    out, lse = _attend(folded, k, v, planes, causal, scale, softcap)
+    out, lse = attend(folded, k, v, planes, causal, scale, softcap)
     return out.permute(2, 0, 1, 3).flatten(1, 2), lse.permute(2, 0, 1).flatten(1)
 
 
-def _attend(
+def attend(
     q: torch.Tensor,
     k: torch.Tensor,
     v: torch.Tensor,
@@ -66,7 +66,7 @@ def _attend(
     scale: float,
     softcap: float | None,
 ) -> State:
-    """q [batch, heads, queries, dim] over k, v [batch, heads, keys, dim] of one dtype."""
+    """q [batch, heads, queries, dim] over k, v [batch, heads, keys, dim]; bias [batch, …, queries, keys]."""
     if softcap is None:
         state: State = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
             q, k, v, 0.0, causal, attn_mask=bias, scale=scale

@@ -12,7 +12,7 @@ class Placement:
     """How one call runs: one point of the search space.
 
     max_rows: most rows decoding at once. step_tokens: most tokens of a step. kv_slots: most KV slots of the run, None
-    for as many as there are.
+    for as many as there are. deterministic: a row's answer does not depend on the batch, to the last bit.
     """
 
     weights: str = "fp32"
@@ -21,6 +21,7 @@ class Placement:
     max_rows: int = 256
     step_tokens: int = 1024
     kv_slots: int | None = None
+    deterministic: bool = False
     tensor_parallel: int = 1
     pipeline_parallel: int = 1
     data_parallel: int = 1

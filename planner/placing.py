@@ -9,10 +9,10 @@ from dql.planner.search import Choice
 
 def placement(contract: Contract, choice: Choice | None) -> Placement:
     """The chosen placement; where nothing could be counted, the engine's own sizes and what is pinned."""
-    if choice is not None:
-        return choice.best.placement
     rows = contract.setting("batch_size")
-    return Placement(max_rows=rows) if isinstance(rows, int) else Placement()
+    usual = Placement(max_rows=rows) if isinstance(rows, int) else Placement()
+    chosen = usual if choice is None else choice.best.placement
+    return replace(chosen, deterministic=bool(contract.setting("deterministic")))
 
 
 def placed(query: QueryPlan, placement: Placement) -> QueryPlan:

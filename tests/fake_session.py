@@ -58,6 +58,7 @@ class FakeEngine(Engine):
         pace: Pace | None = None,
         kv_slots: int | None = None,
         row_timeout: float | None = None,
+        deterministic: bool = False,
     ) -> Generator[Answer]:
         """One answer per request; those that a real engine refuses are refused. "endless" rows run until a timeout."""
         for request in requests:

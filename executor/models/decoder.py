@@ -6,7 +6,9 @@ notion of rows; what a token may see is the attention's business.
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -15,6 +17,7 @@ from dql.errors import UnsupportedError
 from dql.executor.models.head import Head, LogitHead
 from dql.executor.models.linear import Activation, Linear
 from dql.executor.models.rotary import RotaryTable, identity_table, rotary_table
+from dql.executor.models.tiles import rowwise
 from dql.executor.weights import Weights
 from dql.kernels.activation import gated
 from dql.kernels.kv_cache import KVCache
@@ -112,6 +115,13 @@ class Decoder:
         self._final_norm = builder.tensor("final_norm")
         head = self._embedding if shape.tie_embeddings else builder.tensor("head")
         self.head = Head(head, shape.logit_softcap, packed=packed)
+        self._tile: int | None = None
+
+    def tiled(self, rows: int) -> "Decoder":
+        """The same weights, all row-wise work done in tiles of so many rows (see `tiles`)."""
+        other = copy(self)
+        other._tile, other.head = rows, self.head.tiled(rows)
+        return other
 
     def forward(self, tokens: PackedTokens, caches: Sequence[KVCache], attention: Attention) -> torch.Tensor:
         """Store keys and values of all tokens in `caches` (one a layer); final hidden states [outputs, hidden_size]."""
@@ -121,25 +131,29 @@ class Decoder:
             x *= torch.tensor(shape.embedding_scale, dtype=x.dtype)
         last = self._layers[-1]
         for layer, cache in zip(self._layers, caches, strict=True):
-            attended = self._attend(layer, x, tokens, cache, attention)
+            project = partial(self._project, layer, cache)
+            (q,) = rowwise(project, self._tile, x, tokens.positions, tokens.slots)
+            attended = attention(q, cache, window=layer.window)
             if layer is last:  # nothing reads the other tokens after their keys and values are stored
                 x, attended = x[tokens.outputs], attended[tokens.outputs]
-            x = self._finish(layer, x, attended)
-        return self._norm(x, self._final_norm)
+            (x,) = rowwise(partial(self._finish, layer), self._tile, x, attended)
+        (x,) = rowwise(lambda rows: (self._norm(rows, self._final_norm),), self._tile, x)
+        return x
 
-    def _attend(
-        self, layer: _Layer, x: torch.Tensor, tokens: PackedTokens, cache: KVCache, attention: Attention
-    ) -> torch.Tensor:
+    def _project(
+        self, layer: _Layer, cache: KVCache, x: torch.Tensor, positions: torch.Tensor, slots: torch.Tensor
+    ) -> tuple[torch.Tensor]:
+        """Store the tokens' keys and values; their queries [tokens, heads, head_dim]."""
         shape = self.shape
         qkv = layer.qkv(self._norm(x, layer.attention_norm))
         heads = qkv.view(len(x), -1, shape.head_dim)
         q, k = heads[:, : shape.num_heads], heads[:, shape.num_heads : shape.num_heads + shape.num_kv_heads]
         v = heads[:, shape.num_heads + shape.num_kv_heads :]
         table = layer.rotary
-        rope(q, k, tokens.positions, table.cos, table.sin, norm=layer.head_norm, v=v, cache=cache, slots=tokens.slots)
-        return attention(q, cache, window=layer.window)
+        rope(q, k, positions, table.cos, table.sin, norm=layer.head_norm, v=v, cache=cache, slots=slots)
+        return (q,)
 
-    def _finish(self, layer: _Layer, x: torch.Tensor, attended: torch.Tensor) -> torch.Tensor:
+    def _finish(self, layer: _Layer, x: torch.Tensor, attended: torch.Tensor) -> tuple[torch.Tensor]:
         """Output projection and feed-forward, each with its residual."""
         if layer.attention_out_norm is None:
             x = layer.o.plus(attended, x)
@@ -147,8 +161,8 @@ class Decoder:
             x = x + self._norm(layer.o(attended), layer.attention_out_norm)
         inner = layer.mlp.inner(self._norm(x, layer.mlp_norm))
         if layer.mlp_out_norm is None:
-            return layer.mlp.down.plus(inner, x)
-        return x + self._norm(layer.mlp.down(inner), layer.mlp_out_norm)
+            return (layer.mlp.down.plus(inner, x),)
+        return (x + self._norm(layer.mlp.down(inner), layer.mlp_out_norm),)
 
     def _norm(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         return rms_norm(x, weight, eps=self.shape.norm_eps, offset=self.shape.norm_offset)

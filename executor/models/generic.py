@@ -103,6 +103,8 @@ def base_of(module: Any) -> Any:
 class ModuleHead:
     """Logits by the module's own code after its base: a family may scale, cap or shift what its matrix gives."""
 
+    tile: int | None = None
+
     def __init__(self, module: Any) -> None:
         self._module = copy.copy(module)
         self._module._modules = {**module._modules, module.base_model_prefix: _Given()}

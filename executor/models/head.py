@@ -1,17 +1,24 @@
 """The LM head: next-token logits, in vocabulary chunks so that no more than is asked for is ever written out."""
 
+from copy import copy
 from typing import Protocol
 
 import torch
 from torch.nn import functional
 
 from dql.executor.models.linear import Linear
+from dql.executor.models.tiles import rowwise
 
 _CHUNK = 4096  # vocabulary rows at once: the logits of a chunk stay in cache until they are reduced
 
 
 class LogitHead(Protocol):
-    """Logits over the vocabulary of hidden states [rows, hidden_size] that have been through the final norm."""
+    """Logits over the vocabulary of hidden states [rows, hidden_size] that have been through the final norm.
+
+    tile: where it works in tiles of a fixed number of rows (see `tiles`), how many.
+    """
+
+    tile: int | None
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """All logits, [rows, vocab_size]."""
@@ -40,11 +47,26 @@ class Head:
         rows = _CHUNK if weight.device.type == "cpu" else weight.shape[0]
         starts = range(0, weight.shape[0], rows)
         self._chunks = [Linear(weight[start : start + rows], packed=packed) for start in starts]
+        self.tile: int | None = None
+
+    def tiled(self, rows: int) -> "Head":
+        """The same weights, worked with in tiles of so many rows (see `tiles`)."""
+        other = copy(self)
+        other.tile = rows
+        return other
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        return torch.cat([self._cap(chunk(hidden)) for chunk in self._chunks], dim=-1)
+        (logits,) = rowwise(self._logits, self.tile, hidden)
+        return logits
+
+    def _logits(self, hidden: torch.Tensor) -> tuple[torch.Tensor]:
+        return (torch.cat([self._cap(chunk(hidden)) for chunk in self._chunks], dim=-1),)
 
     def best(self, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        tokens, logprobs = rowwise(self._best, self.tile, hidden)
+        return tokens, logprobs
+
+    def _best(self, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         best = hidden.new_full((len(hidden),), -torch.inf)
         token = torch.zeros(len(hidden), dtype=torch.int64, device=hidden.device)
         normalisers = []

@@ -25,11 +25,13 @@ def test_answers_equal_those_of_transformers(family: str, tmp_path: Path) -> Non
     ]
     engine = Engine.load(files.model, EngineOptions(step_tokens=128, kv_bytes=1 << 22))
 
-    generated = engine.run(Request(i, tokens, Generate(NEW_TOKENS)) for i, tokens in enumerate(prompts))
-    for answer in generated:
-        best, tokens = files.log_probs(prompts[answer.id], answer.tokens.tolist()).max(-1)
-        assert answer.tokens.tolist() == tokens.tolist()
-        np.testing.assert_allclose(answer.logprobs, best, atol=2e-4)
-    for answer in engine.run(Request(i, tokens, Score(LABELS)) for i, tokens in enumerate(prompts)):
-        np.testing.assert_allclose(answer.logprobs, files.label_scores(prompts[answer.id], LABELS), atol=2e-4)
+    for deterministic in (False, True):
+        asked = [Request(i, tokens, Generate(NEW_TOKENS)) for i, tokens in enumerate(prompts)]
+        for answer in engine.run(asked, deterministic=deterministic):
+            best, tokens = files.log_probs(prompts[answer.id], answer.tokens.tolist()).max(-1)
+            assert answer.tokens.tolist() == tokens.tolist()
+            np.testing.assert_allclose(answer.logprobs, best, atol=2e-4)
+        asked = [Request(i, tokens, Score(LABELS)) for i, tokens in enumerate(prompts)]
+        for answer in engine.run(asked, deterministic=deterministic):
+            np.testing.assert_allclose(answer.logprobs, files.label_scores(prompts[answer.id], LABELS), atol=2e-4)
     assert engine.counters.reused > 0
