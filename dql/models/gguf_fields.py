@@ -5,7 +5,7 @@ from typing import Any
 
 from dql.errors import ConfigError, UnsupportedError
 from dql.models.gguf import TensorInfo
-from dql.models.rope import RopeScaling
+from dql.models.rope import RopeScaling, yarn_amplitude
 
 # Facts that GGUF leaves to the reader of the file (llama.cpp: src/llama-model.cpp, src/models/*.cpp).
 _FAMILIES: Mapping[str, Mapping[str, Any]] = {
@@ -18,6 +18,17 @@ _FAMILIES: Mapping[str, Mapping[str, Any]] = {
     "gemma2": {"activation": "gelu_tanh", "sandwich_norms": True},
     "gemma3": {"activation": "gelu_tanh", "sandwich_norms": True},
     "bert": {"norm": "layer", "activation": "gelu", "gated_mlp": False, "causal": False, "learned_positions": True},
+}
+# Keys of llama.cpp that change what these architectures compute, and the value that changes nothing.
+_PLAIN: Mapping[str, float] = {
+    "expert_count": 0,
+    "attention.temperature_scale": 0,
+    "attention.clamp_kqv": 0,
+    "attention.max_alibi_bias": 0,
+    "logit_scale": 1,
+    "residual_scale": 1,
+    "embedding_scale": 1,
+    "rope.scaling.yarn_log_multiplier": 0,
 }
 _POOLING = {0: "none", 1: "mean", 2: "cls", 3: "last"}
 
@@ -33,6 +44,12 @@ def read(metadata: Mapping[str, object], tensors: Mapping[str, TensorInfo]) -> d
             hint="supported: " + ", ".join(sorted(_FAMILIES)) + "; or use the model's safetensors: 'hf:org/repo'",
         )
     keys = _Keys(metadata, architecture)
+    for name, plain in _PLAIN.items():
+        if keys.number(name, plain) not in (0, plain):
+            raise UnsupportedError(
+                f"GGUF files of architecture {architecture!r} with {name} are not supported",
+                hint="use the model's safetensors: 'hf:org/repo'",
+            )
     fields = dict(_FAMILIES[architecture]) | _sizes(keys, tensors) | _switches(tensors)
     fields["architecture"] = "mistral" if architecture == "mistral3" else architecture
     fields |= _rotation(keys, tensors, fields["head_dim"])
@@ -87,6 +104,9 @@ def _rotation(keys: "_Keys", tensors: Mapping[str, TensorInfo], head_dim: int) -
             "linear" if kind == "linear" else "yarn",
             factor=keys.number("rope.scaling.factor", 1.0),
             original_context=keys.integer("rope.scaling.original_context_length", keys.integer("context_length")),
+            beta_fast=keys.number("rope.scaling.yarn_beta_fast", 32.0),
+            beta_slow=keys.number("rope.scaling.yarn_beta_slow", 1.0),
+            attention_factor=_attention_factor(keys) if kind == "yarn" else None,
         )
     elif kind != "none":
         raise UnsupportedError(f"rotary scaling {kind!r} is not supported", hint="supported: linear, llama3, yarn")
@@ -96,6 +116,12 @@ def _rotation(keys: "_Keys", tensors: Mapping[str, TensorInfo], head_dim: int) -
         "rope_scaling": scaling,
         "rotary_dim": 0 if rotary_dim == head_dim else rotary_dim,
     }
+
+
+def _attention_factor(keys: "_Keys") -> float | None:
+    """llama.cpp multiplies yarn's own amplitude by attn_factor."""
+    given = keys.number("rope.scaling.attn_factor", keys.number("rope.scaling.yarn_attn_factor", 1.0))
+    return None if given == 1 else given * yarn_amplitude(keys.number("rope.scaling.factor", 1.0))
 
 
 def _gemma(keys: "_Keys", architecture: str, sizes: Mapping[str, Any]) -> dict[str, Any]:

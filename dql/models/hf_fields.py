@@ -1,7 +1,7 @@
 """Fields of a ModelShape from a Hugging Face config.json.
 
-Here it is decided how a model runs: families of FUSED by dql's own modules, all others by transformers' module of the
-family (hf_generic.py), where it has one that takes dql's attention.
+Here it is decided how a model runs: families of FUSED by dql's own modules, all others, and what those modules lack,
+by transformers' module of the family (hf_generic.py), where it has one that takes dql's attention.
 """
 
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from typing import Any
 from dql.errors import UnsupportedError
 from dql.models import hf_generic
 from dql.models.hf_keys import Keys
-from dql.models.rope import rope_scaling
+from dql.models.rope import rope_kind, rope_scaling
 
 _GEMMA = {"norm_offset": 1.0, "activation": "gelu_tanh"}
 # Facts that transformers keeps in each family's modelling code instead of its config.
@@ -40,6 +40,7 @@ _ACTIVATIONS = {
     "gelu_new": "gelu_tanh",
     "gelu_fast": "gelu_tanh",
 }
+_ROTATIONS = frozenset({"default", "linear", "llama3", "yarn"})
 
 
 def read(config: Mapping[str, object]) -> dict[str, Any]:
@@ -52,7 +53,7 @@ def read(config: Mapping[str, object]) -> dict[str, Any]:
     inner = config.get("text_config")
     keys = Keys(inner if isinstance(inner, Mapping) else config)
     family = keys.text("model_type").removesuffix("_text")
-    if family not in FUSED:
+    if family not in FUSED or (family != "bert" and _lacks(keys, family)):
         return hf_generic.read(keys, nested=keys.values is not config)
     fields = {"architecture": family, **_sizes(keys, family), **_switches(keys, family), **_FAMILIES.get(family, {})}
     num_layers = fields["num_layers"]
@@ -67,6 +68,19 @@ def read(config: Mapping[str, object]) -> dict[str, Any]:
     if family == "smollm3":
         fields["no_rope_layers"] = _no_rope(keys, num_layers)
     return fields
+
+
+def _lacks(keys: Keys, family: str) -> bool:
+    """Whether a checkpoint of a fused family has a switch that its fused module does not know."""
+    activation = None if family.startswith("gemma") else keys.values.get("hidden_act")  # Gemma's is always the same
+    rotary = keys.mapping("rope_parameters") or keys.mapping("rope_scaling")
+    entries = [entry for entry in rotary.values() if isinstance(entry, Mapping)] or [rotary]
+    return (
+        (isinstance(activation, str) and _ACTIVATIONS.get(activation, "gelu") == "gelu")
+        or keys.values.get("use_bidirectional_attention") is True
+        or any(isinstance(kind := rope_kind(entry), str) and kind not in _ROTATIONS for entry in entries)
+        or any(entry.get("truncate") is False for entry in entries)
+    )
 
 
 def _sizes(keys: "Keys", family: str) -> dict[str, Any]:
@@ -105,7 +119,9 @@ def _rotation(keys: "Keys", context_length: int, head_dim: int) -> dict[str, Any
     full = parameters.get("full_attention", parameters)
     main = Keys(full if isinstance(full, Mapping) else {})
     nearby = Keys(local if isinstance(local, Mapping) else {})
-    scaling = rope_scaling(main.values or keys.mapping("rope_scaling"), context_length)
+    original = keys.values.get("original_max_position_embeddings")
+    beside = {} if original is None else {"original_max_position_embeddings": original}
+    scaling = rope_scaling({**(main.values or keys.mapping("rope_scaling")), **beside}, context_length)
     partial = main.number("partial_rotary_factor", keys.number("partial_rotary_factor", 1.0))
     return {
         "rope_theta": main.number("rope_theta", keys.number("rope_theta", 10_000.0)),

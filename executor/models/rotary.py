@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from dql.models.rope import RopeScaling
+from dql.models.rope import RopeScaling, yarn_amplitude
 from dql.models.shape import ModelShape
 
 
@@ -60,9 +60,9 @@ def _scaled(
             return _llama3(frequencies, scaling), 1.0
         case "yarn":
             amplitude = scaling.attention_factor
-            return _yarn(frequencies, scaling, theta), 0.1 * math.log(
-                scaling.factor
-            ) + 1 if amplitude is None else amplitude
+            if amplitude is None:
+                amplitude = yarn_amplitude(scaling.factor)
+            return _yarn(frequencies, scaling, theta), amplitude
 
 
 def _llama3(frequencies: torch.Tensor, scaling: RopeScaling) -> torch.Tensor:

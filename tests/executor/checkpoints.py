@@ -34,6 +34,7 @@ _LLAMA3 = {
     "original_max_position_embeddings": 64,
 }
 _YARN = {"rope_type": "yarn", "rope_theta": 10_000.0, "factor": 4.0, "original_max_position_embeddings": 64}
+_LINEAR = {"rope_type": "linear", "rope_theta": 10_000.0, "factor": 4.0}
 _SLIDING = {"sliding_window": WINDOW}
 FAMILIES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "llama": ("llama", {"tie_word_embeddings": True}),
@@ -41,14 +42,28 @@ FAMILIES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
         "llama",
         {"tie_word_embeddings": False, "attention_bias": True, "mlp_bias": True, "rope_parameters": _LLAMA3},
     ),
-    "llama, yarn scaling": ("llama", {"rope_parameters": _YARN}),
+    "llama, linear scaling": ("llama", {"rope_parameters": _LINEAR}),
+    "llama, yarn scaling": ("llama", {"rope_parameters": {**_YARN, "mscale": 0.8, "mscale_all_dim": 0.3}}),
     "mistral, sliding": ("mistral", {**_SLIDING, "head_dim": 16}),
     "qwen2": ("qwen2", {}),
     "qwen2, sliding": ("qwen2", {**_SLIDING, "use_sliding_window": True, "max_window_layers": 2}),
-    "qwen3": ("qwen3", {"head_dim": 16}),
+    "qwen3": ("qwen3", {"head_dim": 16, "rope_parameters": _YARN}),
     "smollm3": ("smollm3", {}),
-    "gemma2": ("gemma2", {**_SLIDING, "head_dim": 16, "query_pre_attn_scalar": 24}),
+    "gemma": ("gemma", {"head_dim": 16}),
+    "gemma2": ("gemma2", {**_SLIDING, "head_dim": 16, "query_pre_attn_scalar": 16}),
     "gemma3": ("gemma3_text", {**_SLIDING, "head_dim": 16, "sliding_window_pattern": 2}),
+    "gemma3, linear scaling": (
+        "gemma3_text",
+        {
+            **_SLIDING,
+            "head_dim": 16,
+            "num_hidden_layers": 7,
+            "rope_parameters": {
+                "full_attention": {**_LINEAR, "rope_theta": 1_000_000.0},
+                "sliding_attention": {"rope_type": "default", "rope_theta": 10_000.0},
+            },
+        },
+    ),
 }
 # Families that transformers' own modules run: other norms, factors, experts, windows, learned positions, latent keys.
 _MOE = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24}

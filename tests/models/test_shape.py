@@ -118,9 +118,40 @@ def test_new_rope_parameters_mean_the_old_keys() -> None:
     assert ModelShape.from_hf_config(text) == ModelShape.from_hf_config(GEMMA3_4B)
 
 
-def test_an_unlisted_family_is_read_generically() -> None:
-    shape = ModelShape.from_hf_config({**LLAMA32_1B, "model_type": "granite", "rope_scaling": None})
-    assert shape.architecture == "granite" and shape.rope_scaling is None
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"model_type": "granite", "rope_scaling": None},
+        {"hidden_act": "relu2"},
+        {"hidden_act": "gelu"},
+        {"rope_scaling": {"rope_type": "longrope", "original_max_position_embeddings": 131072}},
+        {"rope_scaling": {"rope_type": "yarn", "factor": 4.0, "truncate": False}},
+    ],
+)
+def test_what_no_fused_module_knows_is_left_to_transformers(change: dict[str, Any]) -> None:
+    shape = ModelShape.from_hf_config({**LLAMA32_1B, **change})
+    fused = ModelShape.from_hf_config(LLAMA32_1B)
+    assert shape.generic and not fused.generic
+    assert (shape.parameters, shape.context_length) == (fused.parameters, fused.context_length)
+
+
+def test_experts_that_a_token_does_not_visit_are_stored_and_not_multiplied() -> None:
+    mixtral = {**MISTRAL_7B, "model_type": "mixtral", "num_local_experts": 8, "num_experts_per_tok": 2}
+    shape = ModelShape.from_hf_config({**mixtral, "intermediate_size": 14336, "sliding_window": None})
+    assert shape.parameters / 1e9 == pytest.approx(46.7, rel=2e-3)
+    assert (shape.matmul_parameters + 2 * shape.embedding_parameters) / 1e9 == pytest.approx(12.9, rel=2e-3)
+
+
+def test_yarn_amplitudes() -> None:
+    def amplitude(**entry: object) -> float | None:
+        scaling = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768, **entry}
+        found = ModelShape.from_hf_config({**QWEN3_06B, "rope_scaling": scaling}).rope_scaling
+        return None if found is None else found.attention_factor
+
+    assert amplitude() is None and amplitude(attention_factor=0.7) == 0.7
+    assert amplitude(mscale=1.0, mscale_all_dim=1.0) == 1.0
+    whole = {**QWEN3_06B, "rope_scaling": {"type": "yarn", "original_max_position_embeddings": 10240}}
+    assert ModelShape.from_hf_config(whole).rope_scaling == RopeScaling("yarn", 4.0, 10240)
 
 
 @pytest.mark.parametrize(
@@ -132,9 +163,7 @@ def test_an_unlisted_family_is_read_generically() -> None:
         ({"num_hidden_layers": "many"}, "not a whole number"),
         ({"num_hidden_layers": True}, "not a whole number"),
         ({"vocab_size": None}, "lacks vocab_size"),
-        ({"rope_scaling": {"rope_type": "longrope"}}, "'longrope'"),
         ({"rope_scaling": "yes"}, "not an object"),
-        ({"hidden_act": "relu2"}, "'relu2'"),
         ({"auto_map": {"AutoModel": "x.Y"}}, "Python code"),
         ({"model_type": None}, "lacks model_type"),
     ],
@@ -178,6 +207,8 @@ def test_gguf_facts_that_the_file_leaves_out() -> None:
         (gguf_metadata("llama", block_count="x"), r"llama\.block_count is 'x'"),
         (gguf_metadata("llama", **{"rope.scaling.type": "longrope"}), "'longrope'"),
         (gguf_metadata("llama", block_count=0), "num_layers is 0"),
+        (gguf_metadata("llama", expert_count=8), "'llama' with expert_count"),
+        (gguf_metadata("mistral3", **{"attention.temperature_scale": 0.1}), "with attention.temperature_scale"),
     ],
 )
 def test_gguf_metadata_that_cannot_be_used_says_why(metadata: dict[str, object], reason: str) -> None:
