@@ -57,6 +57,7 @@ FAMILIES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
         {
             **_SLIDING,
             "head_dim": 16,
+            "query_pre_attn_scalar": 16,
             "num_hidden_layers": 7,
             "rope_parameters": {
                 "full_attention": {**_LINEAR, "rope_theta": 1_000_000.0},
