@@ -30,14 +30,18 @@ class Reader:
         self._model = model
         self._type = pa.list_(pa.string()) if call.multi else _TYPES[call.op]
 
+    @property
+    def type(self) -> pa.DataType:
+        """The column's type."""
+        return details_type(self._type) if self._call.details else self._type
+
     def column(self, rows: Sequence[Row]) -> pa.Array:
         """One value per row; NULL where there is no answer or it failed."""
         texts = self._texts(rows)
         values = [self._value(row, text) for row, text in zip(rows, texts, strict=True)]
         if not self._call.details:
-            return pa.array(values, self._type)
-        details = [self._details(row, value) for row, value in zip(rows, values, strict=True)]
-        return pa.array(details, details_type(self._type))
+            return pa.array(values, self.type)
+        return pa.array([self._details(row, value) for row, value in zip(rows, values, strict=True)], self.type)
 
     def _texts(self, rows: Sequence[Row]) -> list[str | None]:
         """Generated text per row; the tokens of all rows are decoded together."""

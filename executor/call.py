@@ -51,12 +51,29 @@ class CallRunner:
         self._prompts = prompts(call, model)
         self._reader = Reader(call, model)
         self._context_length = model.shape.context_length
-        self._measured = context.measured.setdefault(call.out, Measured())
+        self.measured = context.measured.setdefault(call.out, Measured())
         self._may_fail = call.stage is not None and not call.stage.last  # another model is asked then
         self._priors: list[NDArray[np.float32]] | None = None
         self._asked = 0
         self._first_failures = 0
         self._failed: set[int] = set()  # rows of the window
+
+    @property
+    def type(self) -> pa.DataType:
+        """The type of the column of answers."""
+        return self._reader.type
+
+    def tokens(self, window: pa.RecordBatch) -> float:
+        """Tokens that asking about a row of the window takes, on average: those of its prompts and of their answers."""
+        rows = pa.array(self._wanted(window))
+        if not len(rows) or self.call.op == "count_tokens":
+            return 0.0
+        texts = [read_texts(window.column(hole).take(rows)) for hole in self.call.holes]
+        tokens = 0
+        for prompt in self._prompts:
+            prompted = prompt.encode(texts) if texts else repeat(prompt.encode(()), len(rows))
+            tokens += int(prompted.lengths.sum()) + len(rows) * self._new_tokens(prompt)
+        return float(tokens / window.num_rows)
 
     def inquire(self, window: pa.RecordBatch, numbers: NDArray[np.int64]) -> Inquiry:
         """What the call asks about a window; `numbers` are its rows' numbers in the whole input."""
@@ -67,7 +84,7 @@ class CallRunner:
         else:
             first = places = np.arange(len(rows))
         texts = [read_texts(hole.take(pa.array(first))) for hole in holes]
-        inquiry = Inquiry(self.call, self._measured, rows, places, [])
+        inquiry = Inquiry(self.call, self.measured, rows, places, [])
         if self.call.op == "count_tokens":
             inquiry.answers.append(self._count(texts, len(first)))
             return inquiry
@@ -125,7 +142,7 @@ class CallRunner:
         is_function, asked, counts = self.call.decoding.is_function, self._asked, self._context.counts
         sizes = [len(same) for same in members]
         batch = self._fit(prompt, prompt.encode(texts) if texts else repeat(prompt.encode(()), len(members)), sizes)
-        self._measured.rows += len(inquiry.rows)
+        self.measured.rows += len(inquiry.rows)
 
         def give(i: int, found: Answer) -> None:
             answers[i] = found
@@ -166,7 +183,7 @@ class CallRunner:
         found: list[Answer] = []
         rows = np.arange(len(batch))
         asked = [Question(i, batch.row(i), task, found.append) for i in rows.tolist()]
-        ask([Inquiry(self.call, self._measured, rows, rows, [], asked)], self._context)
+        ask([Inquiry(self.call, self.measured, rows, rows, [], asked)], self._context)
         scores = [a.logprobs for a in found if a.failure is None]
         return np.mean(scores, axis=0, dtype=np.float32) if scores else np.zeros(len(prompt.label_ids), np.float32)
 
@@ -196,11 +213,14 @@ class CallRunner:
         """
         if self._context.policy.on_overflow != "truncate_middle":
             return batch
-        output = self.call.decoding.max_tokens if self.call.op == "generate" else max(map(len, prompt.label_ids))
-        limit = self._context_length - output
+        limit = self._context_length - self._new_tokens(prompt)
         fitting, cut = prompt.truncate(batch, limit)
         self._context.counts["truncated"] += int(np.array(sizes)[cut & (fitting.lengths <= limit)].sum())
         return fitting
+
+    def _new_tokens(self, prompt: CompiledPrompt) -> int:
+        """Most tokens after a prompt: those drawn, or of a label."""
+        return self.call.decoding.max_tokens if self.call.op == "generate" else max(map(len, prompt.label_ids))
 
     def _task(self, prompt: CompiledPrompt) -> Task:
         if self.call.op != "generate":

@@ -25,7 +25,7 @@ def infer(
     runners = [CallRunner(call, context) for call in plan.calls]
     row = 0
     try:
-        for window in windows(below, plan.stops_early):
+        for window in windows(below, FIRST_ROWS if plan.stops_early else WINDOW_ROWS):
             answers = answer_window(runners, window, row + np.arange(window.num_rows), context, window.num_rows)
             row += window.num_rows
             context.rows = row
@@ -78,9 +78,10 @@ def _nulls(call: CallExec, window: pa.RecordBatch, values: pa.Array) -> int:
     return int(pc.sum(pc.and_(pc.is_null(values), asked)).as_py() or 0)
 
 
-def windows(batches: Iterator[pa.RecordBatch], stops_early: bool) -> Iterator[pa.RecordBatch]:
-    """Rebatch: large windows share more; a run that may stop early starts small and doubles."""
-    size = FIRST_ROWS if stops_early else WINDOW_ROWS
+def windows(batches: Iterator[pa.RecordBatch], size: int) -> Iterator[pa.RecordBatch]:
+    """Rebatch, the first window `size` rows, each twice the one before: large windows share more, small ones stop or
+    teach early.
+    """
     waiting: list[pa.RecordBatch] = []
     schema: pa.Schema | None = None
     for batch in batches:

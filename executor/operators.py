@@ -11,7 +11,8 @@ import pyarrow as pa
 from dql.catalog import behind
 from dql.executor.context import Context
 from dql.executor.infer import infer
-from dql.planner.physical import FragmentExec, InferExec, LimitExec, MapExec, PhysicalPlan
+from dql.executor.sift import sift
+from dql.planner.physical import FragmentExec, InferExec, LimitExec, MapExec, PhysicalPlan, SiftExec
 
 SCAN_ROWS = 2048  # rows of a batch read from DuckDB, its own vector size
 
@@ -33,6 +34,8 @@ def execute(plan: PhysicalPlan, context: Context) -> Batches:
             return map_batches(plan, context)
         case InferExec():
             return infer(plan, execute(plan.child, context), context)
+        case SiftExec():
+            return sift(plan, execute(plan.child, context), context)
         case LimitExec():
             return limit(plan, context)
     raise TypeError(f"no such node: {type(plan).__name__}")

@@ -27,6 +27,7 @@ from dql.planner.logical import (
 from dql.planner.measured import Measured
 from dql.planner.optimizer import Applied
 from dql.planner.search import Choice
+from dql.planner.sift import Sift
 from dql.planner.statistics import CallStatistics
 from dql.planner.units import seconds_text
 
@@ -124,8 +125,12 @@ def _node(node: LogicalPlan, found: Explanation, names: Mapping[str, str]) -> It
             for call in node.calls:
                 yield _call(call, found, names, show)
         case Filter():
-            below = any(isinstance(n, Infer) for n in walk_plan(node.child))
+            below = any(isinstance(n, Infer | Sift) for n in walk_plan(node.child))
             yield f"FILTER {show(node.predicate)}", "duckdb" + ("" if below else ", pushed into the scan"), []
+        case Sift():
+            yield f"FILTER {show(node.conditions.predicate)}", "duckdb · order learnt on the first rows", []
+            for call in reversed(node.conditions.calls):
+                yield _call(call, found, names, show)
         case Sort():
             yield f"SORT {', '.join(show(k) for k in node.keys)}", "duckdb", []
         case Limit():

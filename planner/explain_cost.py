@@ -148,6 +148,7 @@ def call_lines(out: str, choice: Choice | None, measured: Mapping[str, Measured]
         ]
     if (found := measured.get(out)) is not None:
         lines.append(f"measured  {_taken(found)}")
+        lines += [f"order     {found.order}"] if found.order else []
         lines += [f"changed   {change}" for change in found.changes]
     return lines
 

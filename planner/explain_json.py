@@ -69,5 +69,6 @@ def _measured(measured: Measured) -> Json:
         "ttft": {name: measured.ttft(name) for name in PERCENTILES},
         "tpot": {name: measured.tpot(name) for name in PERCENTILES},
         "changes": measured.changes,
+        "order": measured.order or None,
         "tokens": {"prefilled": measured.prefilled, "reused": measured.reused, "decoded": measured.decoded},
     }

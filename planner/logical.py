@@ -127,6 +127,11 @@ class LogicalPlan:
         """What the node yields, in order."""
         raise TypeError(f"{type(self).__name__} has no columns")
 
+    @property
+    def computed(self) -> tuple[Column, ...]:
+        """What the node yields, and what it needs on the way."""
+        return self.columns
+
 
 @dataclass(frozen=True, slots=True)
 class Unary(LogicalPlan):
@@ -330,7 +335,7 @@ def user_names(plans: Sequence[LogicalPlan]) -> dict[str, str]:
     names: dict[str, str] = {}
     nodes = [node for plan in plans for node in walk_plan(plan)]
     for node in reversed(nodes):
-        for column in node.columns:
+        for column in node.computed:
             names.setdefault(column.name, column.label)
     for node in nodes:
         if isinstance(node, Project | Aggregate):

@@ -25,7 +25,19 @@ from dql.planner.logical import (
     Sort,
     Window,
 )
-from dql.planner.physical import CallExec, FragmentExec, InferExec, LimitExec, MapExec, PhysicalPlan
+from dql.planner.physical import (
+    CallExec,
+    ConditionExec,
+    ConditionsExec,
+    FragmentExec,
+    InferExec,
+    LimitExec,
+    MapExec,
+    PhysicalPlan,
+    SiftExec,
+    StepExec,
+)
+from dql.planner.sift import Condition, Conditions, Sift
 
 _TABLE = re.compile(r"\bdql_in_\d+\b")
 
@@ -80,6 +92,8 @@ class Lowering:
                 return _Sql(plan.sql)
             case Infer():
                 return self._stream(self._infer(plan, early))
+            case Sift():
+                return self._stream(self._sift(plan, early))
             case Limit():
                 return self._limit(plan, early)
             case Filter():
@@ -132,25 +146,51 @@ class Lowering:
         """The calls, over a query that computes their holes and guards as columns."""
         below = self._sql(plan.child, early)
         items = [f"{quote_name(c.name)}" for c in plan.child.columns]
-        carried = {c.name: c for c in plan.child.columns}
-        rowwise = True
-        calls: list[CallExec] = []
-        for call in plan.calls:
+        calls = self._calls(plan.calls, plan.child.columns, items)
+        rowwise = all(_is_rowwise(e) for call in plan.calls for e in (call.prompt, *call.guards))
+        below = below.over(f"SELECT {', '.join(items)} FROM {_table(below)}", rowwise=rowwise)
+        return InferExec(self._finish(below), calls, early)
+
+    def _calls(
+        self, calls: tuple[InferCall, ...], columns: tuple[Column, ...], items: list[str]
+    ) -> tuple[CallExec, ...]:
+        """The calls over these columns; what their holes and guards compute is added to the select list `items`."""
+        carried = {c.name: c for c in columns}
+        done: list[CallExec] = []
+        for call in calls:
             holes: list[str] = []
             template: list[str | int] = []
             for part in call.prompt.parts:
-                if isinstance(part, str):
-                    template.append(part)
-                    continue
-                template.append(len(holes))
-                holes.append(self._computed(part, "VARCHAR", carried, items))
-                rowwise = rowwise and _is_rowwise(part)
+                template.append(part if isinstance(part, str) else len(holes))
+                if not isinstance(part, str):
+                    holes.append(self._computed(part, "VARCHAR", carried, items))
             guard = self._guard(call, carried, items)
-            rowwise = rowwise and all(_is_rowwise(g) for g in call.guards)
             name = self._names.get(call.out.name) or call.text
-            calls.append(_call_exec(call, tuple(template), tuple(holes), guard, name))
-        below = below.over(f"SELECT {', '.join(items)} FROM {_table(below)}", rowwise=rowwise)
-        return InferExec(self._finish(below), tuple(calls), early)
+            done.append(_call_exec(call, tuple(template), tuple(holes), guard, name))
+        return tuple(done)
+
+    def _sift(self, plan: Sift, early: bool) -> SiftExec:
+        """The conditions, each with the SQL around its calls, over whatever rows are left open."""
+        below = self._finish(self._sql(plan.child, early))
+        kept = tuple(column.name for column in plan.kept)
+        return SiftExec(below, self._conditions(plan.conditions, plan.child.columns), kept, early)
+
+    def _conditions(self, conditions: Conditions, columns: tuple[Column, ...]) -> ConditionsExec:
+        parts = (
+            self._conditions(part, columns) if isinstance(part, Conditions) else self._condition(part, columns)
+            for part in conditions.parts
+        )
+        return ConditionsExec(tuple(parts), conditions.any)
+
+    def _condition(self, condition: Condition, columns: tuple[Column, ...]) -> ConditionExec:
+        steps: list[StepExec] = []
+        for stage in condition.stages:
+            name, items = f"dql_rows_{next(self._numbers)}", ["*"]
+            calls = self._calls(stage, columns, items)
+            steps.append(StepExec(f"SELECT {', '.join(items)} FROM {name}", name, calls))
+            columns = (*columns, *(call.out for call in stage))
+        name = f"dql_rows_{next(self._numbers)}"
+        return ConditionExec(tuple(steps), f"SELECT ({to_sql(condition.predicate)}) FROM {name}", name)
 
     def _computed(self, expr: ast.Node, sql_type: str, carried: Mapping[str, Column], items: list[str]) -> str:
         if isinstance(expr, ast.Column) and len(expr.path) == 1 and carried[expr.path[0]].type == sql_type:

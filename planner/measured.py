@@ -15,7 +15,8 @@ _KEPT = 100_000  # rows whose latency and length are kept
 @dataclass(slots=True)
 class Measured:
     """One call: rows asked and rows run, seconds in the engine, tokens; of each row that ran, its seconds to the last
-    and to the first token, and its tokens drawn. changes: what the run changed of its plan, in words.
+    and to the first token, and its tokens drawn. changes: what the run changed of its plan, in words. order: its
+    place among the conditions of a filter.
 
     Calls that share an engine's run share its seconds by the tokens computed for each.
     """
@@ -30,6 +31,7 @@ class Measured:
     firsts: list[float] = field(default_factory=list)
     drawn: list[int] = field(default_factory=list)
     changes: list[str] = field(default_factory=list)
+    order: str = ""
 
     def note(self, seconds: float, first: float, drawn: int) -> None:
         """One answered row: seconds from its admission to its last and its first token, tokens drawn."""

@@ -8,6 +8,7 @@ from dql.planner.rules.cheap_before_dear import cheap_before_dear
 from dql.planner.rules.equal_calls_once import equal_calls_once
 from dql.planner.rules.filter_before_inference import filter_before_inference
 from dql.planner.rules.inference_after_limit import inference_after_limit
+from dql.planner.rules.learn_filter_order import learn_filter_order
 from dql.planner.rules.prune_columns import prune_columns
 from dql.planner.rules.stop_in_order import stop_in_order
 
@@ -20,7 +21,9 @@ RULES: tuple[Rule, ...] = (
     stop_in_order,
     equal_calls_once,
     prune_columns,
+    learn_filter_order,
 )
+_LAST = (learn_filter_order,)  # hides the filters that the others look for
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +38,18 @@ class Applied:
 def optimize(plan: LogicalPlan, rules: tuple[Rule, ...] = RULES) -> tuple[LogicalPlan, tuple[Applied, ...]]:
     """The plan after all rules, and what each of them did."""
     applied: list[Applied] = []
-    while True:
+
+    def apply(rule: Rule, plan: LogicalPlan) -> LogicalPlan:
+        after = rule(plan)
+        if after != plan:
+            applied.append(Applied(rule.__name__, plan, after))
+        return after
+
+    start: LogicalPlan | None = None
+    while plan != start:
         start = plan
-        for rule in rules:
-            after = rule(plan)
-            if after != plan:
-                applied.append(Applied(rule.__name__, plan, after))
-                plan = after
-        if plan == start:
-            return plan, tuple(applied)
+        for rule in (rule for rule in rules if rule not in _LAST):
+            plan = apply(rule, plan)
+    for rule in (rule for rule in rules if rule in _LAST):
+        plan = apply(rule, plan)
+    return plan, tuple(applied)

@@ -95,6 +95,42 @@ class InferExec(PhysicalPlan):
 
 
 @dataclass(frozen=True, slots=True)
+class StepExec:
+    """Calls over rows that SQL gives their holes and guards; it knows the rows as `name`."""
+
+    sql: str
+    name: str
+    calls: tuple[CallExec, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ConditionExec:
+    """A condition on rows: its steps, one after the other, then SQL whose one column is TRUE where it is met."""
+
+    steps: tuple[StepExec, ...]
+    sql: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class ConditionsExec:
+    """Parts of which all, or with `any` one, must be met; each is asked about the rows that the others left open."""
+
+    parts: tuple["ConditionExec | ConditionsExec", ...]
+    any: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SiftExec(PhysicalPlan):
+    """Its child's rows that meet the conditions, with the answers named in `kept`; the order is learnt on the way."""
+
+    child: PhysicalPlan
+    conditions: ConditionsExec
+    kept: tuple[str, ...]
+    stops_early: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class LimitExec(PhysicalPlan):
     """The first `limit` rows after `offset`; its child stops when they are there."""
 

@@ -10,7 +10,18 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from dql.planner.lengths import quantiles
-from dql.planner.physical import CallExec, FragmentExec, InferExec, LimitExec, MapExec, PhysicalPlan
+from dql.planner.physical import (
+    CallExec,
+    ConditionExec,
+    ConditionsExec,
+    FragmentExec,
+    InferExec,
+    LimitExec,
+    MapExec,
+    PhysicalPlan,
+    SiftExec,
+    StepExec,
+)
 from dql.planner.prefix import tree_tokens
 from dql.prompts import CompiledPrompt, TokenBatch
 
@@ -55,11 +66,32 @@ def infer_nodes(plan: PhysicalPlan) -> Iterator[InferExec]:
         case InferExec():
             yield plan
             yield from infer_nodes(plan.child)
+        case SiftExec():
+            yield from _steps(plan)
+            yield from infer_nodes(plan.child)
         case MapExec() | LimitExec():
             yield from infer_nodes(plan.child)
         case FragmentExec():
             for _, child in plan.inputs:
                 yield from infer_nodes(child)
+
+
+def _steps(plan: SiftExec) -> Iterator[InferExec]:
+    """The calls of a filter in the order written, the last first. The first is asked about all rows of the child."""
+    steps = list(_condition_steps(plan.conditions))
+    for number, step in reversed(list(enumerate(steps))):
+        below: PhysicalPlan = MapExec(plan.child, step.sql, step.name)
+        if number == 0 and isinstance(plan.child, FragmentExec) and not plan.child.inputs:
+            below = FragmentExec(step.sql.removesuffix(step.name) + f"({plan.child.sql})")
+        yield InferExec(below, step.calls, plan.stops_early)
+
+
+def _condition_steps(conditions: ConditionExec | ConditionsExec) -> Iterator[StepExec]:
+    if isinstance(conditions, ConditionExec):
+        yield from conditions.steps
+        return
+    for part in conditions.parts:
+        yield from _condition_steps(part)
 
 
 def countable(node: InferExec) -> str | None:
