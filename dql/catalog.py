@@ -307,6 +307,11 @@ def quote_name(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
+def quote_path(path: Iterable[str]) -> str:
+    """A name with its schema and catalog, as SQL."""
+    return ".".join(map(quote_name, path))
+
+
 def behind(tables: Mapping[str, str], sql: str) -> str:
     """`sql` where each of the names is the table that its query yields."""
     if not tables:

@@ -51,12 +51,20 @@ class Names:
 
     def _keep(self, name: str, statement: Created) -> None:
         if isinstance(statement, ast.CreateView):
-            self.views[name] = statement.query
+            self.views[name] = view_query(statement)
         else:
             self.macros[name] = Macro(statement.params, statement.body)
 
     def _forget(self, kind: str, name: str) -> None:
         self.catalog.execute("DELETE FROM dql.names WHERE kind = $kind AND name = $name", {"kind": kind, "name": name})
+
+
+def view_query(statement: ast.CreateView) -> ast.Query:
+    """What a view stands for: its query, under the column names that it gives."""
+    if not statement.columns:
+        return statement.query
+    renamed = ast.DerivedTable(alias=statement.name[-1], columns=statement.columns, query=statement.query)
+    return ast.Query(ast.Select((ast.SelectItem(ast.Star()),), from_=(renamed,)), span=statement.query.span)
 
 
 def _kind(statement: Created) -> str:

@@ -1,19 +1,21 @@
 """What each kind of statement does. A query is planned here and handed to the runtime; the rest is done at once."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from dql import explaining
-from dql.catalog import quote_name
-from dql.errors import BindError, DqlError, UnsupportedError, name_hint
+from dql import describing, explaining
+from dql.catalog import quote_name, quote_path
+from dql.errors import BindError, DqlError, UnsupportedError, name_hint, nearest
 from dql.estimate import Estimate, estimate
 from dql.explaining import remember
 from dql.grammar import ast
+from dql.grammar.names import SHOWN
+from dql.names import view_query
 from dql.planner.adapt import Adviser
 from dql.planner.bind_contract import bind_contract, bind_value
 from dql.planner.binder import bind
@@ -67,6 +69,8 @@ def execute(
             return copy(statement, call)
         case ast.CreateTable():
             return create_table(statement, call)
+        case ast.Insert():
+            return insert(statement, call)
         case ast.CreateView() | ast.CreateFunction():
             return create_name(statement, call)
         case ast.CreateModel():
@@ -78,10 +82,10 @@ def execute(
         case ast.DescribeModel():
             return describe_model(statement, call)
         case ast.DescribeQuery():
-            fields = plan(statement.query, call).fields
-            return rows(
-                [("column_name", "VARCHAR"), ("column_type", "VARCHAR")], [(f.name, f.type) for f in fields], "query"
-            )
+            return describing.describe(plan(statement.query, call), session.catalog)
+        case ast.SummarizeQuery():
+            planned = plan(statement.query, call)
+            return describing.summarize(planned, session.catalog, start(planned, call))
         case ast.SetSetting():
             return set_setting(statement, call)
         case ast.ResetSetting():
@@ -157,7 +161,8 @@ def begin(planned: Planned, call: Call) -> "tuple[Run, Estimate]":
 def into(target: ast.Into, planned: Planned, call: Call) -> Result:
     """INTO: run now and write, in one step at the end, to a file or table."""
     if target.path is None:
-        return _write_table(target.table, planned, call, or_replace=True)
+        verb = f"CREATE OR REPLACE TABLE {quote_path(target.table)} AS"
+        return _write_table(verb, target.table, planned, call)
     path = target.path.value
     if target.partition_by or path.endswith("/"):
         raise UnsupportedError(
@@ -190,17 +195,15 @@ def _check_folder(path: str, span: ast.Span | None) -> None:
         raise BindError(f"there is no folder {folder}", span=span, hint="create it first")
 
 
-def _write_table(name: ast.Path, planned: Planned, call: Call, *, or_replace: bool, verb: str = "TABLE") -> Result:
-    """Run now, keep the rows aside, then create the table from them in one step."""
+def _write_table(verb: str, name: ast.Path, planned: Planned, call: Call) -> Result:
+    """Run now, keep the rows aside, then write them to the table in one step: `verb` SELECT …."""
     catalog = call.session.catalog
     run = start(planned, call)
     scratch = catalog.materialise(run.batches())
     try:
         if run.interrupted:
             raise KeyboardInterrupt
-        replace = "OR REPLACE " if or_replace else ""
-        target = ".".join(quote_name(part) for part in name)
-        catalog.execute(f"CREATE {replace}{verb} {target} AS SELECT * FROM {scratch}")
+        catalog.execute(f"{verb} SELECT * FROM {scratch}")
     finally:
         catalog.drop(scratch)
     return _written(run, ".".join(name), planned, call)
@@ -229,12 +232,37 @@ def copy(statement: ast.Copy, call: Call) -> Result:
 def create_table(statement: ast.CreateTable, call: Call) -> Result:
     """CREATE TABLE … AS a query with inference."""
     name = statement.name[-1]
+    if name.lower() in call.session.names.views:
+        raise BindError(f"{name} is a view", span=statement.span, hint=f"write DROP VIEW {name} first")
     if not statement.or_replace and call.session.catalog.has_table(name):
         if statement.if_not_exists:
             return _done("create")
         raise BindError(f"table {name} exists already", span=statement.span, hint="write CREATE OR REPLACE TABLE")
-    verb = "TEMP TABLE" if statement.temporary else "TABLE"
-    return _write_table(statement.name, plan(statement.query, call), call, or_replace=statement.or_replace, verb=verb)
+    replace, temp = "OR REPLACE " if statement.or_replace else "", "TEMP " if statement.temporary else ""
+    verb = f"CREATE {replace}{temp}TABLE {quote_path(statement.name)}{_columns(statement.columns)} AS"
+    planned = plan(statement.query, call)
+    if statement.columns and len(statement.columns) > len(planned.fields):
+        what = f"table {name} has {len(statement.columns)} names for {len(planned.fields)} columns"
+        raise BindError(what, span=statement.span)
+    return _write_table(verb, statement.name, planned, call)
+
+
+def insert(statement: ast.Insert, call: Call) -> Result:
+    """INSERT INTO a table from a query with inference: its rows come in together, or none does."""
+    catalog, planned = call.session.catalog, plan(statement.query, call)
+    by_name = " BY NAME" if statement.by_name else ""
+    verb = f"INSERT INTO {quote_path(statement.table)}{_columns(statement.columns)}{by_name}"
+    try:
+        catalog.execute(f"EXPLAIN {verb} {describing.typed(planned)}")  # what does not fit, fails before any call
+    except DqlError as error:
+        found = named(error, catalog.names())
+        found.span = statement.span
+        raise found from error
+    return _write_table(verb, statement.table, planned, call)
+
+
+def _columns(names: Sequence[str]) -> str:
+    return f" ({', '.join(map(quote_name, names))})" if names else ""
 
 
 def plain(statement: ast.PlainSql, call: Call) -> Result:
@@ -246,12 +274,20 @@ def plain(statement: ast.PlainSql, call: Call) -> Result:
             return _done("statement")
         fields = catalog.describe(sql, call.params)
     except DqlError as error:
-        raise named(error, catalog.names()) from error
+        raise _misread(named(error, catalog.names()), sql) from error
 
     def batches() -> Iterator[pa.RecordBatch]:
         yield from catalog.stream(sql, SCAN_ROWS, call.params)
 
     return Result(Outcome(tuple(f.name for f in fields), tuple(f.type for f in fields), batches))
+
+
+def _misread(error: DqlError, sql: str) -> DqlError:
+    """SHOW MODLES is DuckDB's SHOW of a table, but was not meant so."""
+    shown = re.fullmatch(r"SHOW\s+(\w+)", sql.strip(), re.IGNORECASE)
+    if shown is not None and (near := nearest(shown[1], SHOWN)):
+        error.hint = f"did you mean SHOW {near[0]}?"
+    return error
 
 
 # ---- names ------------------------------------------------------------------------------------------------------
@@ -266,9 +302,21 @@ def create_name(statement: ast.CreateView | ast.CreateFunction, call: Call) -> R
             return _done("create")
         raise BindError(f"{name} exists already", span=statement.span, hint="write CREATE OR REPLACE")
     if isinstance(statement, ast.CreateView):
-        plan(statement.query, call)
+        plan(view_query(statement), call)
+        _make_way(statement, session)
     session.names.create(statement)
     return _done("create")
+
+
+def _make_way(view: ast.CreateView, session: "Session") -> None:
+    """A view without inference of the same name goes where OR REPLACE says so; a table never does."""
+    name = view.name[-1]
+    kind = next((t.kind for t in session.catalog.tables() if t.name.lower() == name.lower()), None)
+    if kind == "view" and view.or_replace:
+        session.catalog.execute(f"DROP VIEW {quote_path(view.name)}")
+    elif kind in ("view", "table"):
+        hint = "write CREATE OR REPLACE VIEW" if kind == "view" else "give the view another name, or drop the table"
+        raise BindError(f"{kind} {name} exists already", span=view.span, hint=hint)
 
 
 def create_model(statement: ast.CreateModel, call: Call) -> Result:

@@ -43,6 +43,9 @@ class Diagnosis:
         if repair:
             place, word = repair
             return tokens.error(f"unexpected {tokens.spelling(place)!r}", place, f"did you mean {word}?")
+        if self._table_function():
+            hint = "a function with inference is one expression; for rows write CREATE VIEW … AS SELECT …"
+            return tokens.error("a function with inference yields no table", at - 1, hint)
         before = tokens.upper[at - 2] if at - self.lo >= 2 else ""
         if before == "AS" and tokens.upper[at - 1] in RESERVED and tokens.kind[at - 1] == "WORD":
             spelling = tokens.spelling(at - 1)
@@ -72,7 +75,9 @@ class Diagnosis:
     def _special(self) -> str | None:
         """A hint for a mistake that is known by its shape."""
         return (
-            self._model_name()
+            self._quote_in_string()
+            or self._path_of_json()
+            or self._model_name()
             or self._several_models()
             or self._outermost()
             or self._clause_order()
@@ -80,6 +85,26 @@ class Diagnosis:
             or self._duckdb_only()
             or self._usage()
         )
+
+    def _table_function(self) -> bool:
+        """`CREATE FUNCTION f(x) AS TABLE SELECT …`."""
+        words = self.tokens.upper[self.lo : self.at]
+        return words[:1] == ["CREATE"] and words[-2:] == ["AS", "TABLE"] and bool({"FUNCTION", "MACRO"} & set(words))
+
+    def _quote_in_string(self) -> str | None:
+        """`'{AI_CLASSIFY(body, ['bug'])}'`: a string that ended at a quote that was meant to be in it."""
+        tokens, at = self.tokens, self.at
+        if tokens.kind[at - 1] != "STRING" or tokens.kind[at] == "EOF" or tokens.start[at] != tokens.end[at - 1]:
+            return None
+        if tokens.upper[at] in (",", ")", ";"):
+            return None
+        return "a quote inside a string is doubled: 'it''s'; or write the text between $$ and $$"
+
+    def _path_of_json(self) -> str | None:
+        """`AI_CLASSIFY(…):labels[0]`, as Snowflake reads a field."""
+        if self.tokens.upper[self.at] == ":" and self.tokens.upper[self.at - 1] == ")":
+            return "the call yields the label or text itself: leave out ':…'; a field of a struct is (…).name"
+        return None
 
     def _model_name(self) -> str | None:
         """`USING smollm2-135m`: a model's name that is no word."""

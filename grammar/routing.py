@@ -12,6 +12,7 @@ _QUERY = words("SELECT WITH FROM VALUES TABLE (")
 _EXPLAINED = _QUERY | words("PIVOT UNPIVOT GENERATE CLASSIFY SCORE EXTRACT EMBED ANALYZE")
 _HOLDS_INFERENCE = _QUERY | words("CREATE INSERT COPY DROP DESCRIBE DESC SUMMARIZE")
 _RELATIONS = words("VIEW FUNCTION MACRO")
+_CREATE_WORDS = words("OR REPLACE TEMP TEMPORARY IF NOT EXISTS")
 _SCOPES = words("GLOBAL SESSION LOCAL PERSISTENT VARIABLE")
 
 
@@ -73,10 +74,14 @@ def _is_of_catalog(tokens: Tokens, lo: int, hi: int) -> bool:
     if head == "COPY":
         return tokens.name(lo + 1) in tokens.tables
     if head == "CREATE":
-        kinds = [word for word in tokens.upper[lo + 1 : lo + 4] if word not in ("OR", "REPLACE")]
-        return kinds[:1] in (["MODEL"], ["ADAPTER"])
+        words = [tokens.name(i) for i in range(lo + 1, hi) if tokens.upper[i] not in _CREATE_WORDS][:2]
+        kind, name = words if len(words) == 2 else ("", "")
+        return kind in ("MODEL", "ADAPTER") or (kind in _RELATIONS and name in tokens.functions | tokens.tables)
     if head == "DROP":
         named = any(tokens.name(i) in tokens.functions | tokens.tables for i in range(lo + 2, hi))
+        if after == "TABLE" and tokens.name(hi - 1) in tokens.tables:
+            view = tokens.spelling(hi - 1)
+            raise tokens.error(f"{view} is a view, not a table", hi - 1, f"write DROP VIEW {view}")
         return after in ("MODEL", "ADAPTER") or (after in _RELATIONS and named)
     return False
 

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from dql.errors import DqlError, UnsupportedError
+from dql.errors import BindError, DqlError, UnsupportedError
 from dql.grammar import ast
 from dql.grammar.parser import parse_type
 from dql.grammar.unparse import to_sql
@@ -12,6 +12,7 @@ from dql.grammar.walk import children as ast_children
 from dql.grammar.walk import transform, walk
 from dql.planner.block import Block, Items
 from dql.planner.calls import is_inference
+from dql.planner.conditions import check_types
 from dql.planner.environment import Environment
 from dql.planner.guards import has_inference
 from dql.planner.islands import bind_tables, is_structured, islands, ready
@@ -157,6 +158,7 @@ def _bind_select(select: ast.Select, query: ast.Query, env: Environment) -> tupl
     outer = _rows(select, scope, env)
     query = replace(query, order_by=tuple(ready(item, env, bind_query, outer) for item in query.order_by))
     select = ready(replace(select, from_=(), sample=None), env, bind_query, outer)
+    check_types(select)
     fields = _fields(select, query, scope, env, written)
     items: Items = []
     for item in select.items:
@@ -207,13 +209,17 @@ def _plan_scope(select: ast.Select, query: ast.Query, env: Environment) -> PlanS
     """The columns of one query with inference that is the only source: it streams, unless a subquery must see it."""
     if len(select.from_) != 1 or not isinstance(table := select.from_[0], ast.DerivedTable):
         return None
-    if table.columns or table.sample or table.lateral or select.sample or not is_structured(table.query):
+    if table.sample or table.lateral or select.sample or not is_structured(table.query):
         return None
     parts = (*_clauses(select), *query.order_by)
     if any(_needs_sql(n, env) for part in parts for n in walk(part)):
         return None
     plan, fields = bind_query(table.query, env)
-    return PlanScope(env, table.alias, plan, fields)
+    if len(table.columns) > len(fields):
+        what = f"{table.alias} has {len(table.columns)} names for {len(fields)} columns"
+        raise BindError(what, span=table.span)
+    names = (*table.columns, *(f.name for f in fields[len(table.columns) :]))
+    return PlanScope(env, table.alias, plan, names, [f.type for f in fields])
 
 
 def _clauses(select: ast.Select) -> Iterator[ast.Node]:

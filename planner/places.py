@@ -9,6 +9,7 @@ from dql.grammar import ast
 from dql.grammar.names import INFERENCE_NAMES
 from dql.grammar.walk import walk
 from dql.planner.environment import Environment
+from dql.planner.vendors import INSTEAD
 
 _TABLE = re.compile(r"Table with name (\S+) does not exist", re.IGNORECASE)
 _FILE = re.compile(r"['\"]([^'\"]+\.[A-Za-z]+)['\"]|^no file (.+)$")
@@ -32,7 +33,8 @@ def placed(error: DqlError, node: ast.Node, columns: Collection[str] | None, env
         path = match[1] or match[2]
         found.span = next((n.span for n in nodes if isinstance(n, ast.FileRef) and _holds(n.path.value, path)), None)
     elif (match := _FUNCTION.search(error.message)) is not None:
-        found.span = next((n.span for n in nodes if isinstance(n, ast.Call) and n.name[-1].lower() == match[1]), None)
+        name = match[1].strip('"').lower().rpartition(".")[2]
+        found.span = next((n.span for n in nodes if isinstance(n, ast.Call) and n.name[-1].lower() == name), None)
     elif (match := _ALIAS.search(error.message)) is not None:
         columns_of = (n.span for n in nodes if isinstance(n, ast.Column) and len(n.path) > 1 and n.path[0] == match[1])
         found.span = next(columns_of, None)
@@ -50,10 +52,23 @@ def named(error: DqlError, tables: Collection[str]) -> DqlError:
             found = BindError(f"no table {name}, and no kind of file", hint=f"dql reads {_READ} by their suffix")
         else:
             found = BindError(f"no table {name}", hint=name_hint(name, tables))
-    elif (match := _FUNCTION.search(error.message)) is not None and nearest(match[1], _FUNCTIONS):
-        found = BindError(f"no function {match[1]}", hint=name_hint(match[1], _FUNCTIONS))
+    elif (match := _FUNCTION.search(error.message)) is not None:
+        name = match[1].strip('"')
+        if (instead := INSTEAD.get(name.lower().rpartition(".")[2])) is not None:
+            found = BindError(f"no function {name}", hint=f"write {instead}")
+        elif nearest(name, _FUNCTIONS):
+            found = BindError(f"no function {name}", hint=name_hint(name, _FUNCTIONS))
     found.excerpt = error.excerpt
     return found
+
+
+def no_column(node: ast.Column, columns: Collection[str]) -> BindError:
+    """The error for a column that FROM does not have."""
+    name = node.path[0]
+    hint = name_hint(name, columns)
+    if not name.isidentifier() and not nearest(name, columns):
+        hint = f"text stands in single quotes: '{name}'"
+    return BindError(f"no column {name}", span=node.span, hint=hint)
 
 
 def _names_table(node: ast.Node, name: str) -> bool:
@@ -71,7 +86,7 @@ def _column(error: DqlError, name: str, nodes: list[ast.Node], columns: Collecti
     for node in nodes:
         if isinstance(node, ast.Column) and node.path[-1].lower() == name.lower():
             if len(node.path) == 1 and columns is not None and name.lower() not in columns:
-                return BindError(f"no column {node.path[0]}", span=node.span, hint=name_hint(node.path[0], columns))
+                return no_column(node, columns)
             error.span = node.span
             return error
     return error

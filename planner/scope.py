@@ -4,19 +4,19 @@ A leaf is what only DuckDB can resolve in the user's own FROM: a column, a star,
 `_n`; the rest of every expression is then over plan columns and can be moved anywhere.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from dql.catalog import behind, quote_name
-from dql.errors import BindError, DqlError, UnsupportedError, name_hint
+from dql.errors import DqlError, UnsupportedError
 from dql.grammar import ast
 from dql.grammar.unparse import to_sql
 from dql.grammar.walk import children, transform, walk, with_children
 from dql.planner.environment import ColumnInfo, Environment
 from dql.planner.guards import Inference, has_inference
 from dql.planner.logical import Column, LogicalPlan, Scan
-from dql.planner.places import placed
+from dql.planner.places import no_column, placed
 
 N = TypeVar("N", bound=ast.Node)
 Fields = tuple[ColumnInfo, ...]
@@ -124,12 +124,15 @@ class Scope:
 class PlanScope:
     """The FROM of a block that reads one query with inference and nothing else: that query's plan streams through."""
 
-    def __init__(self, env: Environment, alias: str | None, plan: LogicalPlan, fields: Fields) -> None:
+    def __init__(
+        self, env: Environment, alias: str | None, plan: LogicalPlan, names: Sequence[str], types: Sequence[str]
+    ) -> None:
+        """`names` and `types` are those of the plan's columns."""
         self.env = env
         self._alias = alias
         self._plan = plan
-        self._columns = {f.name.lower(): c for f, c in zip(fields, plan.columns, strict=True)}
-        self.known = self.known_or_none = {f.name.lower(): f.type for f in fields}
+        self._columns = {n.lower(): replace(c, label=n) for n, c in zip(names, plan.columns, strict=True)}
+        self.known = self.known_or_none = {n.lower(): t for n, t in zip(names, types, strict=True)}
 
     def internal(self, expr: ast.Expr) -> ast.Expr:
         """`expr` over plan columns."""
@@ -165,7 +168,7 @@ class PlanScope:
         path = node.path[1:] if len(node.path) > 1 and self._is_alias(node.path[0]) else node.path
         column = self._columns.get(path[0].lower())
         if column is None:
-            raise BindError(f"no column {path[0]}", span=node.span, hint=name_hint(path[0], self.known))
+            raise no_column(replace(node, path=path), self.known)
         found: ast.Expr = replace(column.ref, span=node.span)
         for name in path[1:]:
             found = ast.FieldAccess(ast.Paren(found), name, span=node.span)

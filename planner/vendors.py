@@ -24,6 +24,24 @@ _ARGUMENTS = {
 _OBJECTS = ("model_parameters", "modelparameters", "options")  # arguments that hold options
 _OPTIONS = {"task_description": "instruction", "stop_sequences": "stop"}
 _IGNORED = ("connection_id",)  # where a remote model is reached
+# Functions of other systems that dql spells otherwise, lower case: what to write.
+INSTEAD: Mapping[str, str] = {
+    **dict.fromkeys(("complete", "try_complete"), "AI_COMPLETE('smollm2', body)"),
+    **dict.fromkeys(("prompt", "llm_complete"), "AI_GENERATE('Summarise: {body}')"),
+    **dict.fromkeys(("classify_text", "ml_classify"), "AI_CLASSIFY(body, ['a', 'b'])"),
+    **dict.fromkeys(
+        ("sentiment", "ai_sentiment", "ai_analyze_sentiment"), "AI_CLASSIFY(body, ['positive', 'neutral', 'negative'])"
+    ),
+    **dict.fromkeys(("summarize", "ai_summarize", "summarize_text"), "AI_GENERATE('Summarise: {body}')"),
+    **dict.fromkeys(("translate", "ai_translate"), "AI_GENERATE('Translate into German: {body}')"),
+    **dict.fromkeys(("extract_answer", "ai_extract_answer"), "AI_GENERATE('{question} Answer from this text: {body}')"),
+    **dict.fromkeys(("ai_mask", "ai_redact"), "AI_GENERATE('Repeat this text without names and addresses: {body}')"),
+    "ai_fix_grammar": "AI_GENERATE('Correct the grammar: {body}')",
+    "llm_filter": "AI_FILTER('{body} is angry')",
+    "llm_reduce": "AI_AGG(body, 'what they have in common')",
+    **dict.fromkeys(("embed_text_768", "embed_text_1024", "llm_embedding", "embedding"), "AI_EMBED(body)"),
+    **dict.fromkeys(("ai_bool", "generate_bool"), "AI_FILTER('{body} is angry')"),
+}
 _PLACE = re.compile(r"\{(\d+)\}")
 _MODES = {"single": False, "multi": True}
 

@@ -66,7 +66,8 @@ def test_macros_with_inference_are_inference_in_any_case() -> None:
     assert isinstance(one("SELECT topic(a) FROM t"), ast.PlainSql)
     assert isinstance(one('SELECT "topic"(a), s.TOPIC(b) FROM t', inference_names=names), ast.QueryStatement)
     assert isinstance(one("SELECT topic FROM t", inference_names=names), ast.PlainSql)
-    assert isinstance(one("CREATE FUNCTION topic(x) AS x + 1", inference_names=names), ast.PlainSql)
+    assert isinstance(one("CREATE FUNCTION topic(x) AS x + 1", inference_names=names), ast.CreateFunction)
+    assert isinstance(one("CREATE FUNCTION other(x) AS topic + 1", inference_names=names), ast.PlainSql)
     assert isinstance(one("DROP FUNCTION topic", inference_names=names), ast.Drop)
     assert isinstance(one("DROP FUNCTION other", inference_names=names), ast.PlainSql)
 
@@ -85,6 +86,7 @@ def test_macros_with_inference_are_inference_in_any_case() -> None:
         "SUMMARIZE angry",
         "COPY angry TO 'x.csv'",
         "DROP VIEW IF EXISTS angry",
+        "CREATE OR REPLACE TEMP VIEW angry AS SELECT 1",
         "INSERT INTO t SELECT * FROM angry",
     ],
 )
@@ -94,7 +96,7 @@ def test_views_with_inference_are_read_in_structure(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["SELECT angry FROM t", "SELECT a FROM t WHERE angry", "CREATE VIEW angry AS SELECT 1"]
+    "text", ["SELECT angry FROM t", "SELECT a FROM t WHERE angry", "CREATE VIEW x AS SELECT angry FROM t"]
 )
 def test_a_column_of_a_views_name_is_no_view(text: str) -> None:
     assert isinstance(one(text, inference_tables=frozenset({"angry"})), ast.PlainSql)
