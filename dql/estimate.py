@@ -3,7 +3,6 @@
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Protocol
 
@@ -11,6 +10,7 @@ from dql.cascades import Settled
 from dql.catalog import Catalog
 from dql.certificates import Certificates
 from dql.config import Config
+from dql.counting import Counts
 from dql.errors import ConfigError
 from dql.history import History
 from dql.judging import Judge
@@ -19,13 +19,14 @@ from dql.models.registry import Registry
 from dql.planner.candidates import PricedCall
 from dql.planner.cascading import with_thresholds
 from dql.planner.contract import Contract
+from dql.planner.guess import guessed
 from dql.planner.hardware import Hardware, hardware_named
 from dql.planner.infeasible import infeasible
 from dql.planner.physical import CallExec, InferExec
 from dql.planner.plan import Planned
 from dql.planner.prompts import prompts
 from dql.planner.search import Choice, search, space_of
-from dql.planner.statistics import BUDGET, Asked, CallStatistics, count_calls, countable, infer_nodes
+from dql.planner.statistics import BUDGET, Asked, CallStatistics, countable, infer_nodes
 from dql.planner.workload import workload
 from dql.prompts import CompiledPrompt
 
@@ -50,6 +51,7 @@ class Surroundings(Protocol):
     machine: Machine
     history: History
     certificates: Certificates
+    counts: Counts
     cancelled: threading.Event
 
     @property
@@ -74,58 +76,51 @@ class Estimate:
     evidence: "EngineEvidence | None" = None
 
 
-@dataclass(slots=True)
-class _Counted:
-    statistics: dict[str, CallStatistics] = field(default_factory=dict)
-    notes: dict[str, str] = field(default_factory=dict)
-    frames: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    calls: list[PricedCall] = field(default_factory=list)
-
-
 def estimate(
     planned: Planned,
     session: Surroundings,
     params: Mapping[str, object],
     *,
     on: str | None = None,
+    rows: int | None = None,
     running: bool = False,
     strict: bool = True,
     progress: "Callable[[Progress], None] | None" = None,
 ) -> Estimate:
-    """Count, price and choose. `on` names hardware that need not be here; `running`: the query runs next; not
-    `strict`: a plan that misses the contract will do.
+    """Count, price and choose. `on` names hardware that need not be here; `rows`: the counted rows stand for so many;
+    `running`: the query runs next; not `strict`: a plan that misses the contract will do.
 
     Raises PlanError where no plan meets the contract (unless it says best_effort), UnsupportedError for pinned settings
     that cannot run, ConfigError for unknown hardware.
     """
     contract = planned.contract
-    counted = _Counted()
     asks = bool(contract.bounds) or contract.objective != Contract().objective
-    truncate = contract.setting("on_overflow") == "truncate_middle"
     judge = Judge(session, contract, params, running and on is None, progress)
     query = judge.reference(planned.query) if on is None else with_thresholds(planned.query, {}, 1.0)
-    count = partial(_count, session=session, params=params, truncate=truncate)
-    for node in infer_nodes(query.root):
-        count(node, counted=counted, budget=_RUN_BUDGET if running and not asks else BUDGET)
+    counting = _Counting(session, params, contract, _RUN_BUDGET if running and not asks else BUDGET)
+    for node in reversed(list(infer_nodes(query.root))):
+        counting.add(node)
+    if rows is not None:
+        counting.scale(rows)
 
     def price(node: InferExec, call: CallExec) -> PricedCall | None:
-        alone = _Counted()
-        count(replace(node, calls=(call,)), counted=alone, budget=_RUN_BUDGET)
-        return alone.calls[0] if alone.calls else None
+        alone = _Counting(session, params, contract, _RUN_BUDGET)
+        alone.add(replace(node, calls=(call,)))
+        return next(iter(alone.priced()), None)
 
     settled, choice = Settled(), None
     for ask in (False, True) if judge.may_ask else (False,):  # a contract that nothing keeps fails before any call
-        settled = judge.cascades(query, counted.statistics, price, ask=ask) if settled.open or not ask else settled
-        calls = settled.of(counted.calls)
+        settled = judge.cascades(query, counting.statistics, price, ask=ask) if settled.open or not ask else settled
+        calls = settled.of(counting.priced())
         choice = _choose(calls, contract, session, on) if calls else None
         if strict and choice is not None and not choice.best.feasible and not contract.setting("best_effort"):
             raise infeasible(choice)
     if choice is None:
         _check_pinned(contract, on, session)
-    notes = {**counted.notes, **settled.notes}
+    notes = {**counting.notes, **settled.notes}
     promises = tuple(settled.promises)
     thresholds = settled.thresholds
-    return Estimate(counted.statistics, notes, counted.frames, choice, thresholds, promises, judge.evidence)
+    return Estimate(counting.statistics, notes, counting.frames, choice, thresholds, promises, judge.evidence)
 
 
 def template_key(call: CallExec, model: str) -> str:
@@ -145,50 +140,94 @@ def hardware_key(hardware: Hardware) -> str:
     return f"{hardware} {hardware.source}"
 
 
-def _count(
-    node: InferExec,
-    session: Surroundings,
-    params: Mapping[str, object],
-    counted: _Counted,
-    budget: float,
-    truncate: bool,
-) -> None:
-    asked = [c for c in node.calls if c.op != "count_tokens"]
-    missing = [c for c in asked if not session.registry.installed(c.model)]
-    for c in missing:
-        counted.notes[c.out] = f"prompt tokens unknown: {c.model} is not here yet (dql models pull {c.model})"
-    if missing:
-        return
-    compiled = {c.out: prompts(c, session.registry.resolve(c.model)) for c in node.calls}
-    counted.frames |= {out: tuple(p.frame for p in found) for out, found in compiled.items() if found}
-    sql = countable(node)
-    if sql is None or any(word in sql.lower() for word in _SIDE_EFFECTS):
-        why = "depend on the inference below" if sql is None else "are not counted: reading them twice changes state"
-        counted.notes |= {c.out: f"rows and tokens {why}" for c in asked}
-        return
-    what = [Asked(compiled[c.out], _most_tokens(c, compiled[c.out], session), truncate) for c in node.calls]
-    found = count_calls(node, what, partial(session.catalog.stream, params=params), budget)
-    for call, statistics in zip(node.calls, found, strict=True):
-        if call in asked:
-            counted.statistics[call.out] = statistics
-            label_ids = compiled[call.out][0].label_ids if compiled[call.out] else ()
-            counted.calls.append(_priced(call, statistics, label_ids, session))
+class _Counting:
+    """Collects what is known of a query's calls, node by node, those that run first first."""
 
+    def __init__(self, session: Surroundings, params: Mapping[str, object], contract: Contract, budget: float) -> None:
+        self.statistics: dict[str, CallStatistics] = {}
+        self.notes: dict[str, str] = {}
+        self.frames: dict[str, tuple[str, ...]] = {}
+        self._session = session
+        self._params = params
+        self._contract = contract
+        self._budget = budget
+        self._calls: dict[str, CallExec] = {}
+        self._before: InferExec | None = None
+        self._compiled: dict[str, Sequence[CompiledPrompt]] = {}
 
-def _most_tokens(call: CallExec, compiled: Sequence[CompiledPrompt], session: Surroundings) -> int:
-    """Tokens that a prompt may have so that its answer fits into the context as well."""
-    longest = max((len(label) for prompt in compiled for label in prompt.label_ids), default=1)
-    new = call.decoding.max_tokens if call.op == "generate" else longest - 1
-    return session.registry.resolve(call.model).shape.context_length - new
+    def add(self, node: InferExec) -> None:
+        """Count a node's calls, or guess what they ask where that depends on calls below."""
+        session = self._session
+        asked = [c for c in node.calls if c.op != "count_tokens"]
+        missing = [c for c in asked if not session.registry.installed(c.model)]
+        for c in missing:
+            self.notes[c.out] = f"prompt tokens unknown: {c.model} is not here yet (dql models pull {c.model})"
+        if missing:
+            return
+        self._compiled |= {c.out: prompts(c, session.registry.resolve(c.model)) for c in node.calls}
+        self.frames |= {
+            c.out: tuple(p.frame for p in self._compiled[c.out]) for c in node.calls if self._compiled[c.out]
+        }
+        sql = countable(node)
+        if sql is None:
+            self._guess(node, asked, self._before)
+        elif any(word in sql.lower() for word in _SIDE_EFFECTS):
+            why = "rows and tokens are not counted: reading them twice changes state"
+            self.notes |= {c.out: why for c in asked}
+        else:
+            counted = session.counts.of(node, lambda: self._asked(node), self._params, self._budget)
+            self.statistics |= {c.out: s for c, s in zip(node.calls, counted.calls, strict=True) if c in asked}
+            self._calls |= {c.out: c for c in asked}
+        self._before = node
 
+    def scale(self, rows: int) -> None:
+        """Let the counted rows stand for so many: the largest call has `rows`, the others as many more."""
+        most = max((s.rows for s in self.statistics.values()), default=0)
+        if most:
+            self.statistics = {out: s.scaled(rows / most, s.sampled or s.rows) for out, s in self.statistics.items()}
 
-def _priced(
-    call: CallExec, statistics: CallStatistics, label_ids: tuple[tuple[int, ...], ...], session: Surroundings
-) -> PricedCall:
-    key = model_key(session, call.model)
-    known = session.history.outputs(template_key(call, key)) if call.op == "generate" else None
-    work = workload(call, statistics, label_ids, known)
-    return PricedCall(call.out, call.model, session.registry.resolve(call.model).shape, work)
+    def priced(self) -> list[PricedCall]:
+        """The calls whose statistics are known, as the search takes them."""
+        return [self._priced(self._calls[out], statistics) for out, statistics in self.statistics.items()]
+
+    def _asked(self, node: InferExec) -> list[Asked]:
+        truncate = self._contract.setting("on_overflow") == "truncate_middle"
+        return [Asked(self._compiled[c.out], self._most_tokens(c), truncate) for c in node.calls]
+
+    def _guess(self, node: InferExec, asked: Sequence[CallExec], before: InferExec | None) -> None:
+        answers = {out: call.work.mean_output for out, call in ((c.out, c) for c in self.priced()) if call.work.decodes}
+        history = self._session.history
+        passes = {
+            out: share
+            for out, call in self._calls.items()
+            if (share := history.passed(template_key(call, model_key(self._session, call.model)))) is not None
+        }
+        found = guessed(node, self._compiled, self.statistics, answers, passes, before)
+        for call in (c for c in asked if c.stage is None or not c.stage.number):  # a cascade prices its later stages
+            if call.out in found:
+                self.statistics[call.out], self._calls[call.out] = found[call.out], call
+                self.notes[call.out] = "rows and tokens are guessed: they depend on the inference below"
+            else:
+                self.notes[call.out] = "rows and tokens depend on the inference below"
+
+    def _most_tokens(self, call: CallExec) -> int:
+        """Tokens that a prompt may have so that its answer fits into the context as well."""
+        longest = max((len(label) for prompt in self._compiled[call.out] for label in prompt.label_ids), default=1)
+        new = call.decoding.max_tokens if call.op == "generate" else longest - 1
+        return self._session.registry.resolve(call.model).shape.context_length - new
+
+    def _priced(self, call: CallExec, statistics: CallStatistics) -> PricedCall:
+        session, compiled = self._session, self._compiled[call.out]
+        known = session.history.outputs(template_key(call, model_key(session, call.model)))
+        work = workload(
+            call,
+            statistics,
+            compiled[0].label_ids if compiled else (),
+            known if call.op == "generate" else None,
+            prefix=bool(self._contract.setting("prefix_cache")),
+            reuse=bool(self._contract.setting("result_cache")),
+        )
+        return PricedCall(call.out, call.model, session.registry.resolve(call.model).shape, work)
 
 
 def _choose(calls: list[PricedCall], contract: Contract, session: Surroundings, on: str | None) -> Choice:

@@ -128,6 +128,7 @@ def remember(run: "Run", planned: Planned, found: Estimate, session: Surrounding
                 seconds=measured[call.out].seconds,
                 rows=measured[call.out].distinct,
                 outputs=measured[call.out].outputs if call.op == "generate" else (),
+                passed=measured[call.out].passed,
             )
             for call in calls
         ],

@@ -22,12 +22,12 @@ CREATE TABLE IF NOT EXISTS runs (
 CREATE TABLE IF NOT EXISTS calls (
     run INTEGER NOT NULL REFERENCES runs (id) ON DELETE CASCADE, template TEXT NOT NULL, model TEXT NOT NULL,
     hardware TEXT NOT NULL, decodes INTEGER NOT NULL, modelled REAL, seconds REAL NOT NULL, rows INTEGER NOT NULL,
-    outputs TEXT NOT NULL
+    outputs TEXT NOT NULL, passed REAL
 );
 CREATE INDEX IF NOT EXISTS calls_by_template ON calls (template);
 CREATE INDEX IF NOT EXISTS calls_by_model ON calls (model, hardware, decodes);
 """
-_VERSION = 1
+_VERSION = 2
 _KEPT_RUNS = 10_000
 _RECENT = 20  # calls that a refinement looks at
 _LEAST_SECONDS, _LEAST_ROWS = 1.0, 8  # shorter calls say little of rates, fewer rows little of lengths
@@ -36,7 +36,9 @@ _FACTORS = (0.25, 4.0)
 
 @dataclass(frozen=True, slots=True)
 class CallRecord:
-    """One call of a run. modelled: seconds that the cost model gives for what was really asked; outputs: quantiles."""
+    """One call of a run. modelled: seconds that the cost model gives for what was really asked; outputs: quantiles;
+    passed: the share of rows that a filter let through.
+    """
 
     template: str
     model: str
@@ -46,6 +48,7 @@ class CallRecord:
     seconds: float
     rows: int
     outputs: Sequence[float] = ()
+    passed: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +77,11 @@ class History:
         self._path = path
 
     def record(self, run: RunRecord) -> None:
-        """Keep a finished run; the oldest beyond ten thousand go."""
+        """Keep a finished run; the oldest beyond ten thousand go, and those that another version of dql wrote."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with self._open() as connection:
+            if connection.execute("PRAGMA user_version").fetchone()[0] not in (0, _VERSION):
+                connection.executescript("DROP TABLE IF EXISTS calls; DROP TABLE IF EXISTS runs;")
             connection.executescript(_SCHEMA)
             connection.execute(f"PRAGMA user_version = {_VERSION}")
             values = (run.query, run.model, run.hardware, run.plan, run.rows, run.failed, run.predicted, run.give)
@@ -86,7 +91,7 @@ class History:
                 (time.time(), *values, run.seconds, json.dumps(list(run.bounds))),
             )
             connection.executemany(
-                "INSERT INTO calls VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO calls VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 [
                     (
                         cursor.lastrowid,
@@ -98,6 +103,7 @@ class History:
                         call.seconds,
                         call.rows,
                         json.dumps(list(call.outputs)),
+                        call.passed,
                     )
                     for call in run.calls
                 ],
@@ -112,6 +118,15 @@ class History:
             (template, _LEAST_ROWS),
         )
         return tuple(float(x) for x in json.loads(str(found[0][0]))) if found else None
+
+    def passed(self, template: str) -> float | None:
+        """The share of rows that a filter let through in its newest run with enough rows."""
+        found = self._select(
+            "SELECT passed FROM calls WHERE template = ? AND rows >= ? AND passed IS NOT NULL"
+            " ORDER BY rowid DESC LIMIT 1",
+            (template, _LEAST_ROWS),
+        )
+        return float(str(found[0][0])) if found else None
 
     def factor(self, model: str, hardware: str, *, decodes: bool) -> float:
         """Measured over modelled seconds: the median of recent calls, 1 where there were none."""

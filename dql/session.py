@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 from dql.catalog import Catalog, TableInfo, is_frame, read_arrow
 from dql.certificates import Certificates
 from dql.config import Config
+from dql.counting import Counts
 from dql.errors import BindError, DqlError
 from dql.grammar import ast
 from dql.grammar.parser import parse
@@ -67,6 +68,7 @@ class Session:
         self.machine = Machine(self.config)
         self.history = History(self.config.runs_file)
         self.certificates = Certificates(self.config.certificates_dir)
+        self.counts = Counts(self.catalog)
         self.settings_in_force: dict[str, Value] = {}
         self.model = self.config.model
         self.names = Names(self.catalog, lasting=path is not None and path != ":memory:")
@@ -211,6 +213,7 @@ class Session:
 
     def forget(self, model: str) -> None:
         """Drop what is loaded of a model whose name changed its meaning."""
+        self.counts.clear()
         if self._runtime is not None:
             self._runtime.forget(model)
 

@@ -79,7 +79,7 @@ class CallRunner:
         """What the call asks about a window; `numbers` are its rows' numbers in the whole input."""
         rows = self._wanted(window)
         holes = [window.column(hole).take(pa.array(rows)) for hole in self.call.holes]
-        if self.call.decoding.is_function:
+        if self._reuses:
             first, places = distinct(holes, len(rows))
         else:
             first = places = np.arange(len(rows))
@@ -114,7 +114,15 @@ class CallRunner:
         source[rows] = places
         self._context.check_share(done=False)
         values = self._reader.column(answered).take(pa.array(source, mask=source < 0))
+        if pa.types.is_boolean(values.type):
+            self.measured.read += len(values) - values.null_count
+            self.measured.yes += values.true_count
         return Answers(values, finished, failed)
+
+    @property
+    def _reuses(self) -> bool:
+        """Whether equal inputs are asked about once."""
+        return self.call.decoding.is_function and self.call.placement.reuse
 
     def _wanted(self, window: pa.RecordBatch) -> NDArray[np.int64]:
         """Rows for which the call runs: the guard is TRUE and no hole is NULL."""
@@ -139,7 +147,7 @@ class CallRunner:
         inquiry.answers.append(answers)
         task = self._task(prompt)
         memo = self._context.memo(self.call.model, self.call.placement, task)
-        is_function, asked, counts = self.call.decoding.is_function, self._asked, self._context.counts
+        reuses, asked, counts = self._reuses, self._asked, self._context.counts
         sizes = [len(same) for same in members]
         batch = self._fit(prompt, prompt.encode(texts) if texts else repeat(prompt.encode(()), len(members)), sizes)
         self.measured.rows += len(inquiry.rows)
@@ -154,7 +162,7 @@ class CallRunner:
                 self._reject(row, asked + place, found.failure, [column[i] for column in texts])
 
         for i in range(len(members)):
-            key = prompt_key(batch.row(i)) if is_function else b""
+            key = prompt_key(batch.row(i)) if reuses else b""
             if (failure := batch.failures.get(i)) is not None:
                 give(i, answer(i, failure=Failure(failure.kind, failure.message)))
             elif (known := memo.get(key)) is not None:
@@ -162,7 +170,7 @@ class CallRunner:
                 give(i, known)
             else:
                 counts["reused"] += sizes[i] - 1
-                row, kept = int(inquiry.rows[members[i][0]]), memo if is_function else None
+                row, kept = int(inquiry.rows[members[i][0]]), memo if reuses else None
                 inquiry.questions.append(Question(row, batch.row(i), task, partial(give, i), kept, key))
 
     def _calibrated(self, answers: tuple[Answer, ...]) -> tuple[Answer, ...]:

@@ -75,19 +75,24 @@ class Engine:
         kv_slots: int | None = None,
         row_timeout: float | None = None,
         deterministic: bool = False,
+        prefix: bool = True,
+        reuse: bool = True,
     ) -> Generator[Answer]:
         """Answer requests, pulled a window at a time, as they finish; closing the iterator frees all they hold.
 
         pace: sizes of this run instead of the engine's, read before every step. kv_slots: most token slots of the KV
         cache that the run takes. row_timeout: seconds from a row's admission, after which it fails before its next
         step. deterministic: results are the same to the bit whatever the batch, the order of the rows and the size of
-        the steps, on one machine. A request that cannot be answered has an answer with a Failure; nothing that a
-        request holds raises; UnsupportedError where the model's family cannot be run deterministically.
+        the steps, on one machine. prefix: what prompts begin with is computed once. reuse: equal requests are answered
+        once. A request that cannot be answered has an answer with a Failure; nothing that a request holds raises;
+        UnsupportedError where the model's family cannot be run deterministically.
         """
         options = replace(
             self.options,
             row_timeout=row_timeout or self.options.row_timeout,
             deterministic=deterministic or self.options.deterministic,
+            prefix=prefix,
+            reuse=reuse,
         )
         run = self._start(iter(requests), options, pace or options, kv_slots)
         self._open.add(run)

@@ -102,6 +102,8 @@ class _Asking:
         if self._watch is None:
             self._run_affordable(requests)
             return
+        lengths = {i.call.out: [len(question.tokens) for question in i.questions] for i in self._inquiries}
+        self._watch.arrive(lengths, self._inquiries[0].measured.changes)
         start = 0
         for size in self._watch.parts(len(requests)):
             self._run_affordable(requests[start : start + size])
@@ -131,6 +133,8 @@ class _Asking:
             kv_slots=place.kv_slots,
             row_timeout=timeout,
             deterministic=place.deterministic,
+            prefix=place.prefix != "none",
+            reuse=place.reuse,
         )
         self._work[:] = 0
         try:

@@ -32,6 +32,8 @@ class EngineOptions:
     context: int | None = None
     row_timeout: float | None = None
     deterministic: bool = False
+    prefix: bool = True
+    reuse: bool = True
     load_format: LoadFormat = "auto"
 
     def __post_init__(self) -> None:

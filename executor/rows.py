@@ -108,8 +108,16 @@ class Window:
     settled: list[Answer] = field(default_factory=list)
 
 
-def plan_window(requests: Sequence[Request], residents: Sequence[Resident], context: int, vocab_size: int) -> Window:
-    """Rows of one window of requests, with their prefix tree."""
+def plan_window(
+    requests: Sequence[Request],
+    residents: Sequence[Resident],
+    context: int,
+    vocab_size: int,
+    *,
+    prefix: bool = True,
+    reuse: bool = True,
+) -> Window:
+    """Rows of one window of requests: with their prefix tree where `prefix`, equal ones as one row where `reuse`."""
     window = Window()
     by_work: dict[tuple[bytes, Task], Row] = {}
     trees: dict[tuple[tuple[int, ...], ...], LabelTree] = {}
@@ -123,7 +131,7 @@ def plan_window(requests: Sequence[Request], residents: Sequence[Resident], cont
             window.settled.append(answer)
             continue
         key = (tokens.tobytes(), request.task)
-        if is_function(request.task) and key in by_work:
+        if reuse and is_function(request.task) and key in by_work:
             by_work[key].ids.append(request.id)
             continue
         row = Row([request.id], tokens, request.task)
@@ -131,7 +139,10 @@ def plan_window(requests: Sequence[Request], residents: Sequence[Resident], cont
             row.labels = trees.setdefault(request.task.labels, label_tree(request.task.labels))
         by_work[key] = row
         window.rows.append(row)
-    _share(window, residents)
+    if prefix:
+        _share(window, residents)
+    else:
+        window.rows.sort(key=lambda row: (row.decodes, -_size_class(row.lane + row.tail)))
     return window
 
 

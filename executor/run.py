@@ -90,7 +90,14 @@ class DecoderRun:
         requests, self._exhausted = pull(self._requests, self._options)
         with loaded.lock:
             context = self._options.context_of(shape)
-            window = plan_window(requests, loaded.pool.residents, context, shape.vocab_size)
+            window = plan_window(
+                requests,
+                loaded.pool.residents,
+                context,
+                shape.vocab_size,
+                prefix=self._options.prefix,
+                reuse=self._options.reuse,
+            )
             self._scheduler.add(window)
         loaded.counters.duplicates += sum(len(row.ids) - 1 for row in window.rows)
         loaded.counters.count(window.settled)

@@ -14,9 +14,10 @@ import numpy as np
 from dql.planner.candidates import STEP_TOKENS, PricedCall
 from dql.planner.contract import Bound
 from dql.planner.cost import Cost
+from dql.planner.lengths import quantiles
 from dql.planner.measured import Measured
 from dql.planner.search import Choice, search
-from dql.planner.simulate import PERCENTILES, simulate
+from dql.planner.simulate import PERCENTILES, WINDOW_ROWS, simulate
 from dql.planner.step_model import StepModel
 from dql.planner.units import seconds_text
 from dql.planner.workload import Workload
@@ -68,6 +69,20 @@ class Watch:
             prompts -= pilot
         self._piloted = True
         yield prompts
+
+    def arrive(self, lengths: Mapping[str, Sequence[int]], changes: list[str]) -> None:
+        """The first prompts of calls that were only guessed are here, by their tokens: plan for these."""
+        if self._piloted or not any(call.work.guessed for call in self._calls.values()):
+            return
+        for out, call in self._calls.items():
+            work, found = call.work, np.array(lengths[out])
+            if not len(found):
+                continue
+            rows = len(found) if len(found) < WINDOW_ROWS else max(len(found), work.distinct)
+            own = quantiles(np.maximum(found - work.shared, 1))
+            self._calls[out] = replace(call, work=replace(work, rows=rows, distinct=rows, own=own, guessed=False))
+        prompts = sum(map(len, lengths.values()))
+        changes.append(f"reached with {prompts:,} prompts: {self._replan({})}")
 
     def note(self, out: str, seconds: float, first: float, drawn: int, *, now: float, changes: list[str]) -> None:
         """One answered row of the call `out`, at the time `now`: its seconds to its last and its first token, and its

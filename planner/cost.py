@@ -9,6 +9,7 @@ from dql.planner.simulate import PERCENTILES, Played
 from dql.planner.workload import Workload
 
 _UNSURE = 0.35  # half-width of seconds that free text of unknown length adds, as a share
+_SAMPLED, _GUESSED = 0.1, 1.0  # that a sample's counts add, and guesses of what earlier inference lets through
 Percentiles = Sequence[float]
 
 
@@ -79,7 +80,8 @@ class Cost:
 def cost(played: Played, work: Workload, hardware: Hardware, devices: int, memory: float, factor: float = 1.0) -> Cost:
     """The cost of a simulated call; `factor` is what earlier runs took over what was predicted for them."""
     decode_share = 0.0 if work.sure else _UNSURE
-    slack = (hardware.spread**2 + decode_share**2) ** 0.5
+    counted = _GUESSED if work.guessed else 0.0 if work.exact else _SAMPLED
+    slack = (hardware.spread**2 + decode_share**2 + counted**2) ** 0.5
     seconds = played.seconds * factor + work.prefilled / hardware.tokenize
     total = work.prefilled + (work.distinct * work.shared if work.distinct else 0)
     latency, ttft, tpot = (tuple(x * factor for x in p) for p in (played.latency, played.ttft, played.tpot))

@@ -164,20 +164,19 @@ def _call(call: InferCall, found: Explanation, names: Mapping[str, str], show: o
         details.append(note)
     if call.op == "count_tokens":
         return title, f"tokenizer of {call.model}, no model run", details
-    lossless = found.contract.bound("quality") is None and call.stage is None
-    details += call_lines(call.out.name, found.choice, found.measured, lossless=lossless)
+    details += call_lines(call.out.name, found.choice, found.measured, found.contract, cascades=call.stage is not None)
     weights, kv_cache = ("fp32", "fp32") if found.choice is None else precisions(found.choice)
     return title, f"model {call.model} · {weights} weights · {kv_cache} KV", details
 
 
 def _counts(call: InferCall, counted: CallStatistics) -> str:
-    about = "" if counted.exact else "≥ "
+    about = "" if counted.exact else "≈ " if counted.sampled or counted.guessed else "≥ "
     mean = counted.prompt_tokens / counted.rows if counted.rows else 0
     output = f" · output ≤ {call.decoding.max_tokens}" if call.op == "generate" else " · no decoding"
     if counted.too_long:
         output += f" · {about}{counted.too_long:,} rows over the context"
     return (
-        f"rows {about}{counted.rows:,} → {counted.distinct:,} distinct · prompt {mean:,.0f} tokens"
+        f"rows {about}{counted.rows:,} → {about}{counted.distinct:,} distinct · prompt {mean:,.0f} tokens"
         f" ({counted.shared:,} shared), {about}{counted.prompt_tokens:,} in all{output}"
     )
 

@@ -135,9 +135,16 @@ def _interval(bound: Bound, value: float, give: float) -> str:
     return _figure(bound, value) + (f" ± {_figure(bound, give)}" if give else "")
 
 
-def call_lines(out: str, choice: Choice | None, measured: Mapping[str, Measured], *, lossless: bool) -> list[str]:
-    """What EXPLAIN says below a call: how it runs, what is predicted, what was measured."""
-    how = "prefix once · equal prompts once" + (" · no lossy choice (no quality bound)" if lossless else "")
+def call_lines(
+    out: str, choice: Choice | None, measured: Mapping[str, Measured], contract: Contract, *, cascades: bool = False
+) -> list[str]:
+    """What EXPLAIN says below a call: how it runs, what is predicted, what was measured. cascades: it is a stage."""
+    shares = {
+        "prefix_cache": ("prefix once", "no prefix shared"),
+        "result_cache": ("equal prompts once", "every row runs"),
+    }
+    how = " · ".join(texts[0] if contract.setting(name) else f"{texts[1]} (pinned)" for name, texts in shares.items())
+    how += "" if cascades or contract.bound("quality") else " · no lossy choice (no quality bound)"
     place = None if choice is None else placement_line(choice)
     lines = [how if place is None else f"{place} · {how}"]
     if choice is not None:

@@ -15,8 +15,8 @@ _KEPT = 100_000  # rows whose latency and length are kept
 @dataclass(slots=True)
 class Measured:
     """One call: rows asked and rows run, seconds in the engine, tokens; of each row that ran, its seconds to the last
-    and to the first token, and its tokens drawn. changes: what the run changed of its plan, in words. order: its
-    place among the conditions of a filter.
+    and to the first token, and its tokens drawn. read, yes: a filter's answers, and those that are yes. changes: what
+    the run changed of its plan, in words. order: its place among the conditions of a filter.
 
     Calls that share an engine's run share its seconds by the tokens computed for each.
     """
@@ -30,6 +30,8 @@ class Measured:
     latencies: list[float] = field(default_factory=list)
     firsts: list[float] = field(default_factory=list)
     drawn: list[int] = field(default_factory=list)
+    read: int = 0
+    yes: int = 0
     changes: list[str] = field(default_factory=list)
     order: str = ""
 
@@ -60,6 +62,11 @@ class Measured:
         self.prefilled += prefilled
         self.reused += reused
         self.decoded += decoded
+
+    @property
+    def passed(self) -> float | None:
+        """The share of rows that a filter let through; None for other calls."""
+        return self.yes / self.read if self.read else None
 
     @property
     def outputs(self) -> Lengths:

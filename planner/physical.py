@@ -11,13 +11,16 @@ from dql.planner.logical import Decoding, Labels, Operator, Stage
 class Placement:
     """How one call runs: one point of the search space.
 
-    max_rows: most rows decoding at once. step_tokens: most tokens of a step. kv_slots: most KV slots of the run, None
-    for as many as there are. deterministic: a row's answer does not depend on the batch, to the last bit.
+    prefix: 'tree' where what prompts begin with is computed once, 'none' where each prompt is computed whole. reuse:
+    equal prompts are answered once. max_rows: most rows decoding at once. step_tokens: most tokens of a step. kv_slots:
+    most KV slots of the run, None for as many as there are. deterministic: a row's answer does not depend on the batch,
+    to the last bit.
     """
 
     weights: str = "fp32"
     kv_cache: str = "fp32"
     prefix: str = "tree"
+    reuse: bool = True
     max_rows: int = 256
     step_tokens: int = 1024
     kv_slots: int | None = None

@@ -16,15 +16,14 @@ from dql.planner.physical import (
     QueryPlan,
     SiftExec,
 )
-from dql.planner.search import Choice
+from dql.planner.search import Choice, settled
 
 
 def placement(contract: Contract, choice: Choice | None) -> Placement:
     """The chosen placement; where nothing could be counted, the engine's own sizes and what is pinned."""
     rows = contract.setting("batch_size")
     usual = Placement(max_rows=rows) if isinstance(rows, int) else Placement()
-    chosen = usual if choice is None else choice.best.placement
-    return replace(chosen, deterministic=bool(contract.setting("deterministic")))
+    return settled(usual if choice is None else choice.best.placement, contract)
 
 
 def placed(query: QueryPlan, placement: Placement) -> QueryPlan:

@@ -252,10 +252,23 @@ def _simulated(
     whole = together(costs, float(np.max(peak((c.model, part) for c, part in parts))))
     exact = placement.weights == _REFERENCE[hardware.kind]
     quality = 1.0 if exact else agreement.get(placement.weights, 0.0)
-    misses = {str(b): x for b in contract.bounds if (x := whole.excess(b, quality)) > 1}
+    # what is only guessed is no ground to refuse a query
+    known = together([c for c, (call, _) in zip(costs, parts, strict=True) if not call.work.guessed], whole.memory)
+    misses = {str(b): x for b in contract.bounds if known.rows and (x := known.excess(b, quality)) > 1}
     if whole.memory > hardware.memory:
         misses[MACHINE_MEMORY] = whole.memory / hardware.memory
-    return Option(replace(placement, kv_slots=_slots(placement, parts, contract)), costs, whole, quality, misses)
+    place = settled(replace(placement, kv_slots=_slots(placement, parts, contract)), contract)
+    return Option(place, costs, whole, quality, misses)
+
+
+def settled(placement: Placement, contract: Contract) -> Placement:
+    """The placement with what the contract settles without a choice."""
+    return replace(
+        placement,
+        prefix="tree" if contract.setting("prefix_cache") else "none",
+        reuse=bool(contract.setting("result_cache")),
+        deterministic=bool(contract.setting("deterministic")),
+    )
 
 
 def _rented(hardware: Hardware, contract: Contract) -> int:
@@ -278,10 +291,10 @@ def _slots(placement: Placement, parts: Sequence[tuple[PricedCall, Memory]], con
     return max(1, int(min(left)))
 
 
-def _preference(option: Option, contract: Contract) -> tuple[float, float, float]:
-    """Smaller is better: by how much bounds are missed, then the objective, then memory."""
+def _preference(option: Option, contract: Contract) -> tuple[float, float, float, float]:
+    """Smaller is better: by how much bounds are missed, then the objective, then seconds, then memory."""
     missed = max(option.misses.values(), default=0.0)
-    return missed, _objective(option, contract), option.cost.memory
+    return missed, _objective(option, contract), option.cost.seconds, option.cost.memory
 
 
 def _objective(option: Option, contract: Contract) -> float:
@@ -290,7 +303,8 @@ def _objective(option: Option, contract: Contract) -> float:
             return option.cost.latency[2]
         case "quality":
             return -option.quality
-    return option.cost.seconds  # the whole machine is paid for, however many of its devices work
+    # cost and throughput: the whole machine is paid for, however many of its devices work, so both want few seconds
+    return option.cost.seconds
 
 
 def _usual_near(options: Sequence[Option], contract: Contract, kind: str) -> Option:

@@ -1,8 +1,9 @@
 """What a query will ask of the model, counted before it runs: rows, distinct prompts, tokens, shared tokens."""
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -34,9 +35,11 @@ Stream = Callable[[str, int], Iterator[pa.RecordBatch]]
 class CallStatistics:
     """Counts for one call. `prompt_tokens` is the sum over its rows, `shared` the tokens that all prompts begin with.
 
-    computed: tokens of the distinct prompts with every shared beginning counted once. lengths: quantiles of the
-    distinct prompts' tokens. too_long: rows over the context; they are not among the others, but where they are cut to
-    fit. exact: every row was counted; otherwise the figures are those of the rows read in time.
+    computed: tokens of the distinct prompts with every beginning counted once that they share, among themselves or
+    with the prompts of calls that run together with them. lengths: quantiles of the distinct prompts' tokens. too_long:
+    rows over the context; they are not among the others, but where they are cut to fit. exact: every row was counted;
+    otherwise `sampled` says how many were, and the figures are scaled to the rows that there are (0: nobody knows how
+    many, and they are those of the rows read). guessed: the input depends on inference that has not run.
     """
 
     rows: int
@@ -48,7 +51,61 @@ class CallStatistics:
     exact: bool = True
     computed: int = 0
     lengths: tuple[float, ...] = ()
+    once: int = 0
+    twice: int = 0
     too_long: int = 0
+    sampled: int = 0
+    guessed: bool = False
+
+    def scaled(self, factor: float, read: int = 0) -> "CallStatistics":
+        """The statistics of `factor` times the rows; `read` were sampled. Repeats are taken as `more_distinct` says."""
+        rows = round(self.rows * factor)
+        distinct = more_distinct(self.distinct, self.once, self.twice, self.rows, rows)
+        grown = distinct / max(self.distinct, 1)
+        below = self.computed - self.shared
+        return replace(
+            self,
+            rows=rows,
+            distinct=distinct,
+            prompt_tokens=round(self.prompt_tokens * factor),
+            distinct_tokens=round(self.distinct_tokens * grown),
+            computed=self.shared + round(below * grown) if self.distinct else 0,
+            too_long=round(self.too_long * factor),
+            exact=False,
+            sampled=read,
+        )
+
+
+def more_distinct(distinct: int, once: int, twice: int, rows: int, wanted: int) -> int:
+    """How many distinct prompts `wanted` rows have, of which `rows` were read with so many distinct ones.
+
+    Chao 1984: those unseen are about once² ÷ 2 · twice, where once and twice count prompts seen so often. Where none
+    came twice, all are taken as different.
+    """
+    if not distinct or wanted <= rows:
+        return min(distinct, wanted)
+    most = round(distinct * wanted / rows)
+    if once == distinct:
+        return most
+    return min(most, distinct + round(once**2 / (2 * max(twice, 1))))
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """Statistics of a node's calls. rows: of its input that were read; seconds: of DuckDB for these, `first` of them
+    for the first batch.
+    """
+
+    calls: tuple[CallStatistics, ...]
+    rows: int
+    exact: bool
+    seconds: float
+    first: float
+
+    def scaled(self, rows: int) -> "Counted":
+        """The same for an input of so many rows."""
+        factor = rows / max(self.rows, 1)
+        return replace(self, calls=tuple(call.scaled(factor, self.rows) for call in self.calls))
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +135,7 @@ def infer_nodes(plan: PhysicalPlan) -> Iterator[InferExec]:
 
 def _steps(plan: SiftExec) -> Iterator[InferExec]:
     """The calls of a filter in the order written, the last first. The first is asked about all rows of the child."""
-    steps = list(_condition_steps(plan.conditions))
+    steps = list(condition_steps(plan.conditions))
     for number, step in reversed(list(enumerate(steps))):
         below: PhysicalPlan = MapExec(plan.child, step.sql, step.name)
         if number == 0 and isinstance(plan.child, FragmentExec) and not plan.child.inputs:
@@ -86,12 +143,13 @@ def _steps(plan: SiftExec) -> Iterator[InferExec]:
         yield InferExec(below, step.calls, plan.stops_early)
 
 
-def _condition_steps(conditions: ConditionExec | ConditionsExec) -> Iterator[StepExec]:
+def condition_steps(conditions: ConditionExec | ConditionsExec) -> Iterator[StepExec]:
+    """The steps of conditions, in the order written."""
     if isinstance(conditions, ConditionExec):
         yield from conditions.steps
         return
     for part in conditions.parts:
-        yield from _condition_steps(part)
+        yield from condition_steps(part)
 
 
 def countable(node: InferExec) -> str | None:
@@ -99,22 +157,42 @@ def countable(node: InferExec) -> str | None:
     return node.child.sql if isinstance(node.child, FragmentExec) and not node.child.inputs else None
 
 
-def count_calls(
-    node: InferExec, asked: Sequence[Asked], stream: Stream, budget: float = BUDGET
-) -> list[CallStatistics]:
+def count_calls(node: InferExec, asked: Sequence[Asked], stream: Stream, budget: float = BUDGET) -> Counted:
     """Statistics of each call of a node whose input is `countable`; `asked` is what its calls ask."""
     sql = countable(node)
     assert sql is not None, "what earlier inference decides cannot be counted"
     counters = [_Counter(call, what) for call, what in zip(node.calls, asked, strict=True)]
-    deadline, exact = time.monotonic() + budget, True
+    began = now = time.monotonic()
+    rows, exact, seconds, first = 0, True, 0.0, 0.0
     batches = stream(sql, 2048)
-    for batch in batches:
+    while (batch := next(batches, None)) is not None:
+        seconds += time.monotonic() - now
+        first = first or seconds
+        rows += batch.num_rows
         for counter in counters:
             counter.add(batch)
-        if time.monotonic() > deadline:
+        now = time.monotonic()
+        if now - began > budget:
             exact = next(batches, None) is None
             break
-    return [counter.result(exact) for counter in counters]
+    shared = _shared_by_calls(counters)
+    calls = (replace(c.result(exact), computed=n) for c, n in zip(counters, shared, strict=True))
+    return Counted(tuple(calls), rows, exact, seconds, first)
+
+
+def _shared_by_calls(counters: Sequence["_Counter"]) -> list[int]:
+    """Tokens that each call computes where equal beginnings of all calls' prompts are computed once."""
+    alone = [tree_tokens(counter.seen) for counter in counters]
+    together = [i for i, counter in enumerate(counters) if counter.seen]
+    models = {counters[i].model for i in together}
+    for model in models:
+        group = [i for i in together if counters[i].model == model]
+        if len(group) > 1:
+            joint = tree_tokens(set().union(*(counters[i].seen for i in group)))
+            total = sum(alone[i] for i in group)
+            for i in group:
+                alone[i] = round(alone[i] * joint / total)
+    return alone
 
 
 def read_texts(column: pa.Array) -> list[str]:
@@ -131,7 +209,8 @@ class _Counter:
     def __init__(self, call: CallExec, asked: Asked) -> None:
         self._call = call
         self._asked = asked
-        self._seen: set[bytes] = set()
+        self.model = call.model
+        self.seen: Counter[bytes] = Counter()
         self._rows = self._tokens = self._distinct_tokens = self._longest = self._too_long = 0
         self._shared: NDArray[np.int32] | None = None
 
@@ -158,23 +237,25 @@ class _Counter:
             self._tokens += repeats * len(row)
             self._longest = max(self._longest, len(row))
             key = row.tobytes()
-            if key not in self._seen:
-                self._seen.add(key)
+            self.seen[key] += repeats
+            if self.seen[key] == repeats:
                 self._distinct_tokens += len(row)
                 self._shared = row.copy() if self._shared is None else _common(self._shared, row)
 
     def result(self, exact: bool) -> CallStatistics:
-        shared = 0 if self._shared is None or len(self._seen) < 2 else len(self._shared)
+        shared = 0 if self._shared is None or len(self.seen) < 2 else len(self._shared)
+        often = Counter(self.seen.values())
         return CallStatistics(
             rows=self._rows,
-            distinct=len(self._seen),
+            distinct=len(self.seen),
             prompt_tokens=self._tokens,
             distinct_tokens=self._distinct_tokens,
             shared=shared,
             longest=self._longest,
             exact=exact,
-            computed=tree_tokens(self._seen),
-            lengths=quantiles(np.array([len(prompt) // 4 for prompt in self._seen])),
+            lengths=quantiles(np.array([len(prompt) // 4 for prompt in self.seen])),
+            once=often[1],
+            twice=often[2],
             too_long=self._too_long,
         )
 

@@ -19,7 +19,7 @@ class Workload:
     rows: prompts asked for; distinct: those that run. shared: tokens of the run that all rows attend to together.
     own: tokens of a prompt below it; fresh: the share of those that no other prompt computes. tail: label tokens fed
     per row. labels: label rows of the head. outputs: tokens drawn per row, () for scoring. sure: the outputs are known,
-    by their bound or from earlier runs.
+    by their bound or from earlier runs. exact: the rows were all counted; guessed: they depend on other inference.
     """
 
     rows: int
@@ -33,6 +33,7 @@ class Workload:
     longest_output: int = 0
     sure: bool = True
     exact: bool = True
+    guessed: bool = False
 
     @property
     def decodes(self) -> bool:
@@ -71,33 +72,45 @@ class Workload:
         return replace(self, outputs=cut, longest_output=min(count, self.longest_output))
 
 
+def scored(call: CallExec) -> bool:
+    """Whether a call's answer is read off the scores of labels, without decoding."""
+    return call.op != "generate"
+
+
 def workload(
     call: CallExec,
     counted: CallStatistics,
     label_ids: Sequence[tuple[int, ...]] = (),
     outputs: Lengths | None = None,
+    *,
+    prefix: bool = True,
+    reuse: bool = True,
 ) -> Workload:
-    """The workload of a counted call. `outputs` are answer lengths known from earlier runs of the same template."""
+    """The workload of a counted call. `outputs` are answer lengths known from earlier runs of the same template.
+
+    prefix: what prompts begin with is computed once. reuse: equal prompts are answered once.
+    """
     lengths = counted.lengths or (float(counted.longest),)
-    dense = counted.shared >= DENSE_TOKENS and counted.distinct >= DENSE_ROWS
+    dense = prefix and counted.shared >= DENSE_TOKENS and counted.distinct >= DENSE_ROWS
     shared = counted.shared if dense else 0
+    distinct = counted.distinct if reuse and (scored(call) or call.decoding.is_function) else counted.rows
     own = tuple(max(1.0, length - shared) for length in lengths)
     below = counted.distinct_tokens - shared * counted.distinct
-    fresh = min(1.0, max(counted.computed - shared, 0) / below) if below > 0 else 1.0
+    fresh = min(1.0, max(counted.computed - shared, 0) / below) if prefix and below > 0 else 1.0
     inner = {label[:end] for label in label_ids for end in range(1, len(label))}
     edges = {label[:end] for label in label_ids for end in range(1, len(label) + 1)}
-    scored = call.op != "generate"
-    drawn = () if scored else outputs or expected_outputs(call.decoding.max_tokens)
+    drawn = () if scored(call) else outputs or expected_outputs(call.decoding.max_tokens)
     return Workload(
         rows=counted.rows,
-        distinct=counted.distinct,
+        distinct=distinct,
         shared=shared,
         own=own,
         fresh=fresh,
-        tail=len(inner) if scored else 0,
-        labels=len({edge[-1] for edge in edges}) if scored else 0,
+        tail=len(inner) if scored(call) else 0,
+        labels=len({edge[-1] for edge in edges}) if scored(call) else 0,
         outputs=tuple(min(length, float(call.decoding.max_tokens)) for length in drawn),
-        longest_output=0 if scored else call.decoding.max_tokens,
-        sure=scored or outputs is not None,
+        longest_output=0 if scored(call) else call.decoding.max_tokens,
+        sure=scored(call) or outputs is not None,
         exact=counted.exact,
+        guessed=counted.guessed,
     )

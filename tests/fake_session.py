@@ -59,6 +59,8 @@ class FakeEngine(Engine):
         kv_slots: int | None = None,
         row_timeout: float | None = None,
         deterministic: bool = False,
+        prefix: bool = True,
+        reuse: bool = True,
     ) -> Generator[Answer]:
         """One answer per request; those that a real engine refuses are refused. "endless" rows run until a timeout."""
         for request in requests:

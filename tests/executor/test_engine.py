@@ -117,6 +117,20 @@ def test_sizes_may_change_before_every_step(
     assert engine.free_slots == engine.pool.slots - sum(r.block.length for r in engine.pool.residents)
 
 
+@pytest.mark.parametrize(("prefix", "reuse"), [(False, True), (True, False), (False, False)])
+def test_what_is_not_shared_is_computed_again(model: Model, prefix: bool, reuse: bool) -> None:
+    engine = load(model)
+    requests = [Request(i, prompt(i // 2, 6, shared=40), Score(LABELS) if i % 3 else Generate(3)) for i in range(24)]
+    expected = answers(engine, requests)
+    engine.pool.clear()
+    before, tokens = replace(engine.counters), sum(len(r.tokens) for r in requests)
+    for answer in engine.run(requests, prefix=prefix, reuse=reuse):
+        assert_same(answer, expected[answer.id])
+    computed = engine.counters.prefilled - before.prefilled
+    assert (engine.counters.duplicates - before.duplicates > 0) == reuse
+    assert computed == tokens if not (prefix or reuse) else 0 < computed < tokens
+
+
 def test_fewer_rows_at_once_leave_the_lanes_of_more_empty(model: Model) -> None:
     """A run that begins with eight rows at once and goes on with two keeps to two."""
     engine, pace = load(model), Pacing([(8, 256)])

@@ -112,6 +112,14 @@ def test_lengths_of_the_first_answers_replace_the_prior() -> None:
     assert len(first.changes) == 1
 
 
+def test_calls_that_were_guessed_are_planned_when_their_prompts_are_here() -> None:
+    seen = watch(replace(GENERATES, exact=False, guessed=True), Bound("deadline", 60.0, "s", "<"))
+    changes: list[str] = []
+    seen.arrive({"a": [200] * 3}, changes)
+    seen.arrive({"a": [200] * 3}, changes)
+    assert changes[0].startswith("reached with 3 prompts: ") and len(changes) == 1
+
+
 @pytest.mark.parametrize(("rows", "parts"), [(2000, [40, 1960]), (60, [60]), (1, [1])])
 def test_a_long_call_runs_its_first_rows_by_themselves_once(rows: int, parts: list[int]) -> None:
     seen = watch(GENERATES)

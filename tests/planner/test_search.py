@@ -1,5 +1,7 @@
 """The search: pinned settings, bounds and objectives over a fake machine."""
 
+from dataclasses import replace
+
 import pytest
 
 from dql.errors import ConfigError, UnsupportedError
@@ -85,6 +87,26 @@ def test_what_is_pinned_is_obeyed(pinned: dict[str, int | str]) -> None:
     place = search([CALL], small_cpu(), Contract(pinned=pinned)).best.placement
     assert place.max_rows == pinned.get("batch_size", place.max_rows)
     assert (place.weights, place.kv_cache, place.devices) == ("fp32", "fp32", 1)
+
+
+def test_guessed_calls_are_shown_and_refuse_nothing() -> None:
+    guess = PricedCall("b", "smollm2", SHAPES["smollm2"], replace(WORK, rows=10**6, distinct=10**6, guessed=True))
+    best = search([CALL, guess], small_cpu(), bound("deadline", 900, "s")).best
+    assert best.feasible and best.cost.seconds > 100 * 900 and best.cost.give > best.calls[0].seconds
+
+
+def test_caches_that_are_switched_off_stay_off() -> None:
+    off = Contract(pinned={"prefix_cache": False, "result_cache": False})
+    place = search([CALL], small_cpu(), off).best.placement
+    assert (place.prefix, place.reuse) == ("none", False)
+
+
+@pytest.mark.parametrize(
+    ("direction", "name"), [("maximize", "quality"), ("maximize", "throughput"), ("minimize", "cost")]
+)
+def test_objectives_that_no_bound_holds_back_want_few_seconds(direction: str, name: str) -> None:
+    quickest = search([CALL], small_cpu(), Contract()).best.cost.seconds
+    assert search([CALL], small_cpu(), Contract(objective=(direction, name))).best.cost.seconds <= 1.03 * quickest
 
 
 def test_session_settings_are_obeyed_as_well() -> None:

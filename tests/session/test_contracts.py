@@ -163,6 +163,39 @@ def test_what_cannot_be_counted_is_said(small: FakeSession) -> None:
     assert "changes state" in counted
 
 
+def test_calls_above_others_are_guessed_and_refuse_nothing(small: FakeSession) -> None:
+    query = "SELECT AI_GENERATE('Answer {body}') AS said FROM t WHERE AI_FILTER('{body} has a number') AND id > 9"
+    text = plan(small, f"EXPLAIN {query}")
+    assert "rows ≈ 10 → ≈ 10 distinct" in text and "guessed" in text and text.count("predicted ") == 2
+    small.query(query).arrow()  # every text has one: the next plan knows that all rows pass
+    assert "rows ≈ 20 → ≈ 20 distinct" in plan(small, f"EXPLAIN {query}")
+    assert "changed" in plan(small, f"EXPLAIN ANALYZE {query}")
+
+
+def test_counts_hold_as_long_as_the_rows_do(small: FakeSession, tmp_path: Path) -> None:
+    def rows(source: str) -> str:
+        text = plan(small, f"EXPLAIN SELECT AI_GENERATE('Say {{body}}') AS a FROM {source}")
+        return next(line for line in text.splitlines() if "distinct" in line)
+
+    small.query("CREATE TABLE u AS SELECT 'text ' || i AS body FROM range(10) r(i)").arrow()
+    small.query(f"COPY (SELECT body FROM u) TO '{tmp_path}/u.parquet'").arrow()
+    for source in ("u", f"'{tmp_path}/u.parquet'"):
+        assert "rows 10 → 10 distinct" in rows(source) and rows(source) == rows(source)
+    small.query("UPDATE u SET body = 'text' WHERE body > 'text 5'").arrow()
+    assert "rows 10 → 7 distinct" in rows("u")
+    small.query(f"COPY (SELECT body FROM u LIMIT 3) TO '{tmp_path}/u.parquet'").arrow()
+    assert "rows 3 → 3 distinct" in rows(f"'{tmp_path}/u.parquet'")
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"), [("prefix_cache", "no prefix shared"), ("result_cache", "every row runs")]
+)
+def test_caches_can_be_switched_off(small: FakeSession, setting: str, said: str) -> None:
+    text = plan(small, f"EXPLAIN ANALYZE {GENERATE} WITH {setting} = false")
+    assert f"{said} (pinned)" in text and f"pinned: {setting} = False" in text
+    assert len(small.asked) == (30 if setting == "result_cache" else 20)
+
+
 def test_runs_are_kept_and_teach_lengths(small: FakeSession) -> None:
     before = plan(small, f"EXPLAIN {GENERATE}")
     small.query(f"{GENERATE} WITH deadline < 1h").arrow()
@@ -191,3 +224,9 @@ def test_residuals_are_the_median_of_recent_calls(tmp_path: Path) -> None:
     assert history.outputs("t") == (1.0, 0.1)
     assert [run.seconds for run in history.runs(2)] == [0.1, 12.0]
     assert history.runs()[0].bounds == [("latency < 1s", 1.0, 2.0, False)]
+
+
+def test_later_steps_of_a_filter_are_guessed_from_earlier_ones(small: FakeSession) -> None:
+    query = "SELECT AI_GENERATE('On {body}') AS a FROM t WHERE AI_FILTER('{body} is odd') AND AI_FILTER('{body} is red')"
+    text = plan(small, f"EXPLAIN {query}")
+    assert "rows 30 → 20 distinct" in text and "rows ≈ 15 → ≈ 15 distinct" in text and "rows ≈ 8 → ≈ 8 distinct" in text

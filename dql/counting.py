@@ -1,0 +1,78 @@
+"""Counts of what calls ask, kept for a session: counted again only where the input holds other rows than before."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+
+from dql.catalog import Catalog, quote_name
+from dql.planner.physical import InferExec
+from dql.planner.statistics import Asked, Counted, count_calls, countable
+
+_KEPT = 64  # counted inputs
+_FINGERPRINTED = 1_000_000  # rows of an input that is read again to see whether it changed
+_CHEAP = 0.2  # seconds within which an input was read that may be read once more
+_PROMPT = 0.5  # seconds to the first rows of an input whose rows may be numbered
+
+Fingerprint = tuple[object, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    fingerprint: Fingerprint
+    counted: Counted
+    budget: float
+
+
+class Counts:
+    """What was counted. An entry holds for one question and for the very rows it was counted on: their number, and two
+    sums over the hashes of what the prompts read. That is right for tables, files, views and frames alike, and takes
+    milliseconds where counting takes a tokenizer.
+    """
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
+        self._known: OrderedDict[bytes, _Known] = OrderedDict()
+
+    def clear(self) -> None:
+        """Forget all: a model's name has come to mean something else."""
+        self._known.clear()
+
+    def of(
+        self, node: InferExec, ask: Callable[[], Sequence[Asked]], params: Mapping[str, object], budget: float
+    ) -> Counted:
+        """Statistics of a node whose input is countable, in about `budget` seconds; `ask` says what its calls ask."""
+        sql = countable(node)
+        assert sql is not None, "what earlier inference decides cannot be counted"
+        key = blake2b(repr((node.calls, sql, sorted(params.items()))).encode(), digest_size=16).digest()
+        known = self._known.get(key)
+        enough = known is not None and (known.counted.exact or known.budget >= budget)
+        if known is not None and enough and self._fingerprint(node, sql, params) == known.fingerprint:
+            self._known.move_to_end(key)
+            return known.counted
+        counted = count_calls(node, ask(), lambda text, rows: self._catalog.stream(text, rows, params), budget)
+        fingerprint: Fingerprint | None = None
+        if counted.exact and counted.seconds < _CHEAP:
+            fingerprint = self._fingerprint(node, sql, params)
+        elif not counted.exact and counted.first < _PROMPT:
+            total = self._number(f"SELECT count(*) FROM ({sql})", params)[0]
+            assert isinstance(total, int)
+            counted = counted.scaled(total)
+            fingerprint = self._fingerprint(node, sql, params) if total <= _FINGERPRINTED else None
+        if fingerprint is not None:
+            self._known[key] = _Known(fingerprint, counted, budget)
+            if len(self._known) > _KEPT:
+                self._known.popitem(last=False)
+        return counted
+
+    def _fingerprint(self, node: InferExec, sql: str, params: Mapping[str, object]) -> Fingerprint:
+        names = {hole for call in node.calls for hole in (*call.holes, *((call.guard,) if call.guard else ()))}
+        if not names:
+            return self._number(f"SELECT count(*) FROM ({sql})", params)
+        columns = ", ".join(map(quote_name, sorted(names)))
+        hashed = f"SELECT hash({columns}) AS h FROM ({sql})"
+        return self._number(f"SELECT count(*), sum(h), bit_xor(h) FROM ({hashed})", params)
+
+    def _number(self, sql: str, params: Mapping[str, object]) -> Fingerprint:
+        (row,) = next(iter(self._catalog.stream(sql, 1, params))).to_pylist()
+        return tuple(row.values())
