@@ -4,7 +4,6 @@ from collections.abc import Iterable, Sequence
 from time import perf_counter
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from dql.executor.block_pool import Block, BlockPool
@@ -175,7 +174,7 @@ class Admission:
 
     def _copy(self, sources: list[NDArray[np.int64]], targets: list[NDArray[np.int64]]) -> None:
         if sources:
-            self._pool.copy(*(torch.from_numpy(np.concatenate(slots)) for slots in (sources, targets)))
+            self._pool.copy(np.concatenate(sources), np.concatenate(targets))
 
     def _allocate(self, length: int) -> Block | None:
         block = self._pool.allocate(length) if self._used + length <= self._quota else None

@@ -6,8 +6,10 @@ from itertools import count
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from dql.executor.requests import Tokens
+from dql.executor.transfer import to_device
 from dql.kernels.kv_cache import KVCache
 from dql.models.shape import ModelShape
 
@@ -82,7 +84,9 @@ class BlockPool:
     """The KV cache of a loaded model: blocks in use, and prefixes kept computed until their memory is wanted."""
 
     def __init__(self, shape: ModelShape, slots: int, dtype: torch.dtype, device: torch.device) -> None:
-        self.caches = [_cache(shape, slots, dtype, device) for _ in range(shape.num_layers)]
+        # one slot more than is handed out, for tokens that stand in a step for nothing but its size
+        self.caches = [_cache(shape, slots + 1, dtype, device) for _ in range(shape.num_layers)]
+        self.device = device
         self.residents: list[Resident] = []
         self._allocator = SlotAllocator(slots)
         self._clock = count()
@@ -125,10 +129,11 @@ class BlockPool:
         for resident in [resident for resident in self.residents if not resident.users]:
             self._drop(resident)
 
-    def copy(self, sources: torch.Tensor, targets: torch.Tensor) -> None:
-        """Copy keys and values between slots, int64 [n] each, in every layer."""
+    def copy(self, sources: NDArray[np.int64], targets: NDArray[np.int64]) -> None:
+        """Copy keys and values between slots, [n] each, in every layer."""
+        at, to = to_device(sources, self.device), to_device(targets, self.device)
         for cache in self.caches:
-            cache.copy(sources, targets)
+            cache.copy(at, to)
 
     def _drop(self, resident: Resident) -> None:
         self.residents.remove(resident)

@@ -8,7 +8,8 @@ from typing import Protocol
 import torch
 
 from dql.errors import UnsupportedError
-from dql.executor.backend import CpuBackend
+from dql.executor.backend import Backend
+from dql.executor.backends import open_backend
 from dql.executor.block_pool import BlockPool
 from dql.executor.embed import EncoderRun
 from dql.executor.memory import available_memory, plan_memory
@@ -44,6 +45,7 @@ class Engine:
         slots = plan_memory(model.shape, options, available_memory()).slots
         self.pool = BlockPool(model.shape, slots, torch.float32, torch.device(options.device))
         self._decode = decode
+        self._backend: Backend | None = None
         self._lock = threading.Lock()
         self._open: set[_Run] = set()
 
@@ -115,8 +117,12 @@ class Engine:
     def _start(self, requests: Iterator[Request], options: EngineOptions, pace: Pace, kv_slots: int | None) -> _Run:
         if isinstance(self.model, Encoder):
             return EncoderRun(requests, self.model, options, pace, self.counters, self._lock)
-        decoder = _tiled(self.model) if options.deterministic else self.model
-        backend = CpuBackend(decoder, self.pool, invariant=options.deterministic)
+        decoder, backend = self.model, self._backend
+        if options.deterministic:
+            decoder = _tiled(self.model)
+            backend = open_backend(decoder, self.pool, invariant=True)
+        elif backend is None:
+            backend = self._backend = open_backend(decoder, self.pool)
         loaded = Loaded(decoder, backend, self.pool, self.counters, self._lock, self._decode)
         return DecoderRun(requests, loaded, options, pace, kv_slots)
 

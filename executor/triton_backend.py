@@ -10,7 +10,7 @@ import torch
 
 from dql.executor.backend import StepCancelled
 from dql.executor.block_pool import BlockPool
-from dql.executor.models.decoder import Decoder, PackedTokens
+from dql.executor.models.decoder import CausalModel, PackedTokens
 from dql.executor.step import Places, Step
 from dql.executor.transfer import Transfer, to_device
 from dql.executor.triton_attention import AttentionPlan
@@ -23,7 +23,7 @@ class TritonBackend:
     ahead = 1
     reads_lanes_in_place = False
 
-    def __init__(self, decoder: Decoder, pool: BlockPool) -> None:
+    def __init__(self, decoder: CausalModel, pool: BlockPool) -> None:
         self._decoder = decoder
         self._pool = pool
         self._device = pool.caches[0].k.device

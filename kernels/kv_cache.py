@@ -64,4 +64,5 @@ class KVCache:
         """Copy the contents of slots `sources` int64 [n] to slots `targets` int64 [n], which are others."""
         for tensor in (self.k, self.v, self.k_scales, self.v_scales):
             if tensor is not None:
-                tensor[targets] = tensor[sources]
+                raw = tensor.view(torch.uint8) if tensor.dtype == FP8 else tensor  # torch does not index fp8 everywhere
+                raw[targets] = raw[sources]

@@ -50,7 +50,7 @@ class CausalModel(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class PackedTokens:
-    """The tokens of one step, all int64 [tokens]: ids, positions in their texts, and the cache slots they fill.
+    """The tokens of one step, all integers [tokens]: ids, positions in their texts, and the cache slots they fill.
 
     outputs [n]: which of the tokens the caller wants the last hidden state of.
     """

@@ -8,6 +8,9 @@ from torch.nn import functional
 
 from dql.executor.models.linear import Linear
 from dql.executor.models.tiles import rowwise
+from dql.kernels.label_head import vocabulary_logsumexp
+from dql.kernels.language import uses_triton
+from dql.kernels.sample import greedy
 
 _CHUNK = 4096  # vocabulary rows at once: the logits of a chunk stay in cache until they are reduced
 
@@ -63,6 +66,8 @@ class Head:
         return (torch.cat([self._cap(chunk(hidden)) for chunk in self._chunks], dim=-1),)
 
     def best(self, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        if uses_triton(hidden):
+            return greedy(self.logits(hidden))
         tokens, logprobs = rowwise(self._best, self.tile, hidden)
         return tokens, logprobs
 
@@ -81,6 +86,8 @@ class Head:
         return token, best - torch.stack(normalisers).logsumexp(dim=0)
 
     def logsumexp(self, hidden: torch.Tensor) -> torch.Tensor:
+        if uses_triton(hidden):
+            return vocabulary_logsumexp(hidden, self.weight, softcap=self._softcap)
         parts = [self._cap(chunk(hidden)).logsumexp(dim=-1) for chunk in self._chunks]
         return torch.stack(parts).logsumexp(dim=0)
 

@@ -1,0 +1,59 @@
+"""The whole engine through the Triton kernels answers as it does on the CPU."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from dql.kernels.language import interpreting, triton
+from tests.executor.checkpoints import checkpoint
+from tests.executor.triton_work import Found, answers, requests
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module", params=["tiny llama", "gemma2"])
+def model(request: pytest.FixtureRequest, model_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if request.param == "tiny llama":
+        return model_file
+    return checkpoint(tmp_path_factory.mktemp("checkpoint"), request.param).model.path
+
+
+def interpreted(model: Path, found: Path) -> Found:
+    """The answers of a process where Triton's interpreter runs the kernels."""
+    scalar = "ignore:Conversion of an array with ndim:DeprecationWarning"  # the interpreter's own, at run-time loops
+    command = [sys.executable, "-W", "error", "-W", scalar, "-m", "tests.executor.triton_work", str(model), str(found)]
+    environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-4000:]
+    answered: Found = json.loads(found.read_text())
+    return answered
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(triton is None or interpreting(), reason="starts the interpreter from outside it")
+def test_answers_in_the_interpreter_equal_those_of_the_cpu(model: Path, tmp_path: Path) -> None:
+    expected, found = answers(model), interpreted(model, tmp_path / "answers.json")
+    assert found.keys() == expected.keys() == {str(request.id) for request in requests()}
+    for number, (tokens, logprobs, finish) in expected.items():
+        assert (found[number][0], found[number][2]) == (tokens, finish), number
+        np.testing.assert_allclose(found[number][1], logprobs, atol=2e-4)
+
+
+@pytest.mark.gpu
+def test_answers_on_a_gpu_are_those_of_the_cpu_within_bf16(model: Path) -> None:
+    """Label scores within what bf16 can hold, and of the greedy rows' first tokens nine in ten the same."""
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    expected, found = answers(model), answers(model, device="cuda")
+    assert found.keys() == expected.keys()
+    first = [found[n][0][:1] == tokens[:1] for n, (tokens, _, _) in expected.items() if int(n) % 4 == 1]
+    assert np.mean(first) >= 0.9
+    for number, (tokens, logprobs, _) in expected.items():
+        if not tokens:
+            np.testing.assert_allclose(np.exp(found[number][1]), np.exp(logprobs), atol=0.1)

@@ -1,0 +1,77 @@
+"""Work for the engine that meets every part of the Triton path, and what an engine answers to it.
+
+As a program, in a process where Triton interprets its kernels:
+
+    TRITON_INTERPRET=1 python -m tests.executor.triton_work MODEL ANSWERS.json
+"""
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+
+from dql.executor.engine import Engine
+from dql.executor.options import EngineOptions
+from dql.executor.requests import Generate, Request, Sampling, Score, Task
+from dql.models import open_model
+
+Found = dict[str, tuple[list[int], list[float], str]]  # by request: tokens, log-probabilities, finish
+
+LABELS = ((5, 2), (6, 7, 2), (6, 8, 2), (9,))
+LONG = 10  # tokens from which a run is long, here
+
+
+def requests() -> list[Request]:
+    """Scores, greedy and seeded draws below an instruction, a group's text below that, and two tokens below that."""
+    draw = np.random.default_rng(5)
+
+    def text(length: int) -> list[int]:
+        return [int(token) for token in draw.integers(3, 150, length)]
+
+    instruction, groups, twins = text(17), [text(7), text(9)], text(2)
+    prompts = [instruction + groups[i % 2] + (twins if i % 4 < 2 else []) + text(1 + 3 * i % 7) for i in range(8)]
+    prompts += [text(1), text(LONG + 5), text(15)]
+    sampling = Sampling(temperature=1.2, top_k=30, top_p=0.9, min_p=0.01, seed=3)
+    tasks: list[Task] = [Score(LABELS), Generate(3), Generate(3, sampling=sampling), Generate(4, frozenset(range(90)))]
+    return [Request(i, np.array(prompt, np.int32), tasks[i % 4]) for i, prompt in enumerate(prompts)]
+
+
+@contextmanager
+def small() -> Iterator[None]:
+    """Runs are long, and worth a product of their own, from sizes that a slow interpreter can bear."""
+    modules = ("step", "scheduler", "cpu_attention", "triton_attention")
+    with mock.patch.multiple("dql.executor.prefix_tree", DENSE_ROWS=3, DENSE_TOKENS=5):
+        for module in modules:
+            mock.patch(f"dql.executor.{module}.LONG_RUN", LONG).start()
+        try:
+            yield
+        finally:
+            mock.patch.stopall()
+
+
+def answers(model: Path, *, device: str = "cpu") -> Found:
+    """What an engine with small steps and few lanes answers, so that rows are cut, wait, and begin at odd times."""
+    with small():
+        opened = open_model(model, name="tiny", uri="tiny")
+        options = EngineOptions(kv_bytes=1 << 20, step_tokens=48, max_rows=6, device=device)
+        engine = Engine.load(opened, options)
+        found = {
+            str(answer.id): (answer.tokens.tolist(), answer.logprobs.tolist(), answer.finish)
+            for answer in engine.run(requests())
+            if answer.failure is None
+        }
+        engine.pool.clear()
+        assert engine.free_slots == engine.pool.slots
+    return found
+
+
+def main() -> None:
+    Path(sys.argv[2]).write_text(json.dumps(answers(Path(sys.argv[1]))))
+
+
+if __name__ == "__main__":
+    main()
