@@ -9,8 +9,8 @@ from torch.nn import functional
 
 from dql.executor.engine import Engine
 from dql.executor.label_tree import label_tree
-from dql.executor.models.linear import Linear, packing_works
 from dql.executor.prefix_tree import build_tree
+from dql.executor.quantize import layout
 from dql.executor.requests import Generate, Score, Task, Tokens
 from dql.models.shape import ModelShape
 
@@ -50,7 +50,7 @@ def gemm_rate(shape: ModelShape) -> float:
     """FLOP/s of the model's feed-forward matrices: the best over layouts and numbers of rows, in fp32."""
     best = 0.0
     weight = torch.randn(shape.intermediate_size, shape.hidden_size)
-    packed = Linear(weight, packed=packing_works())
+    packed = layout("fp32", torch.device("cpu")).linear("up", weight)
     for rows in (128, 256, 512, 1024):
         x = torch.randn(rows, shape.hidden_size)
         flops = 2.0 * rows * weight.numel()

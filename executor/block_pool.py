@@ -145,5 +145,6 @@ def _cache(shape: ModelShape, slots: int, dtype: torch.dtype, device: torch.devi
     if device.type != "cpu":
         return KVCache.allocate(slots, shape.num_kv_heads, shape.head_dim, dtype, device)
     size = (slots, shape.num_kv_heads, shape.head_dim)
-    k, v = (torch.from_numpy(np.zeros(size, np.float32)).to(dtype) for _ in range(2))
+    whole = np.dtype(f"u{dtype.itemsize}")  # numpy has no bf16
+    k, v = (torch.from_numpy(np.zeros(size, whole)).view(dtype) for _ in range(2))
     return KVCache(k, v)

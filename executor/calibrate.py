@@ -18,8 +18,8 @@ from dql.executor.cpu_attention import cpu_attention
 from dql.executor.engine import Engine
 from dql.executor.models.decoder import Decoder, PackedTokens
 from dql.executor.models.head import Head
-from dql.executor.models.linear import packing_works
 from dql.executor.options import EngineOptions
+from dql.executor.quantize import layout
 from dql.executor.requests import Generate, Request, Score
 from dql.executor.slab import Slab
 from dql.executor.step import Segment, StepBuilder
@@ -95,13 +95,13 @@ def measure(
             shared_attention=_shares(_shared_attention(shape, clock, peak), typical.shared_attention),
             decode_attention=_shares(_decode_attention(shape, clock, bandwidth), typical.decode_attention),
         )
-    others = dict(base.operators) if known else {"fp32": operators}
+    others = dict(base.operators) if known else {**base.operators, "fp32": operators}
     busy = f"; measured on a busy machine, load {load:.1f} a core" if load > BUSY else ""
     return replace(
         base,
         memory=float(total_memory()),
         bandwidth=bandwidth,
-        peak={"fp32": peak},
+        peak={name: value / base.peak["fp32"] * peak for name, value in base.peak.items()},
         operators={**others, f"fp32 {layer_key(shape)}": operators},
         step_seconds=step,
         layer_seconds=0.0,
@@ -164,8 +164,7 @@ def _bandwidth(clock: _Clock) -> float:
 def _decoder(shape: ModelShape) -> Decoder:
     """A decoder of random weights, laid out as a loaded one is."""
     weights = dummy_weights(shape)
-    cpu = torch.device("cpu")
-    return Decoder(shape, weights, context=4096, device=cpu, dtype=torch.float32, packed=packing_works())
+    return Decoder(shape, weights, context=4096, layout=layout("fp32", torch.device("cpu")))
 
 
 def _layer_seconds(shape: ModelShape, clock: _Clock) -> list[tuple[int, float]]:
@@ -198,7 +197,7 @@ def _forward_seconds(decoder: Decoder, tokens: int, clock: _Clock) -> float:
 def _head_seconds(shape: ModelShape, clock: _Clock) -> list[tuple[int, int, float]]:
     """(rows, vocabulary rows, seconds of the best token of each row)."""
     rows = min(shape.vocab_size, _VOCABULARY)
-    head = Head(torch.randn(rows, shape.hidden_size), shape.logit_softcap, packed=packing_works())
+    head = Head(torch.randn(rows, shape.hidden_size), shape.logit_softcap, layout("fp32", torch.device("cpu")))
     hidden = torch.randn(max(clock.grid.head_rows), shape.hidden_size)
     found: list[tuple[int, int, float]] = []
     for count in clock.grid.head_rows:

@@ -15,9 +15,10 @@ from dql.executor.embed import EncoderRun
 from dql.executor.memory import available_memory, plan_memory
 from dql.executor.models.decoder import CausalModel, Decoder
 from dql.executor.models.encoder import Encoder
-from dql.executor.models.linear import packing_works
+from dql.executor.models.linear import Layout
 from dql.executor.models.tiles import TILE
 from dql.executor.options import Counters, EngineOptions, Pace
+from dql.executor.quantize import kv_type, layout
 from dql.executor.requests import Answer, Request
 from dql.executor.run import DecoderRun, Loaded
 from dql.executor.runner import Decode
@@ -43,7 +44,8 @@ class Engine:
         self.counters = Counters()
         self.model = model
         slots = plan_memory(model.shape, options, available_memory()).slots
-        self.pool = BlockPool(model.shape, slots, torch.float32, torch.device(options.device))
+        device = torch.device(options.device)
+        self.pool = BlockPool(model.shape, slots, kv_type(options.kv_cache, device), device)
         self._decode = decode
         self._backend: Backend | None = None
         self._lock = threading.Lock()
@@ -61,11 +63,10 @@ class Engine:
         free = available_memory() if device.type == "cpu" else torch.cuda.mem_get_info(device)[0]
         memory = plan_memory(model.shape, options, free)
         memory.check()
-        packed = device.type == "cpu" and packing_works()
+        held = layout(options.weights, device)
         if model.is_encoder:
-            weights = open_weights(model, options.load_format)
-            return cls(Encoder(model.shape, weights, device=device, dtype=torch.float32, packed=packed), options)
-        decoder = _decoder(model, options, device, packed)
+            return cls(Encoder(model.shape, open_weights(model, options.load_format), held), options)
+        decoder = _decoder(model, options, held)
         budgeted = replace(options, kv_bytes=memory.kv)
         return cls(decoder, budgeted, lambda ids: model.tokenizer.decode_batch([ids])[0])
 
@@ -127,20 +128,19 @@ class Engine:
         return DecoderRun(requests, loaded, options, pace, kv_slots)
 
 
-def _decoder(model: Model, options: EngineOptions, device: torch.device, packed: bool) -> CausalModel:
+def _decoder(model: Model, options: EngineOptions, held: Layout) -> CausalModel:
     """The model's weights in the module that runs its family."""
     if model.shape.generic:
         from dql.executor.models.generic_load import load_generic  # transformers, which fused families do without
 
-        return load_generic(model, options.load_format, device, packed=packed)
-    return Decoder(
-        model.shape,
-        open_weights(model, options.load_format),
-        context=options.context_of(model.shape),
-        device=device,
-        dtype=torch.float32,
-        packed=packed,
-    )
+        if options.weights != "fp32":
+            raise UnsupportedError(
+                f"quantization = {options.weights} does not run models of family {model.shape.architecture!r}",
+                hint="leave it out: they run in fp32",
+            )
+        return load_generic(model, options.load_format, held)
+    weights, context = open_weights(model, options.load_format), options.context_of(model.shape)
+    return Decoder(model.shape, weights, context=context, layout=held)
 
 
 def _tiled(model: CausalModel) -> Decoder:

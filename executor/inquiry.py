@@ -123,7 +123,7 @@ class _Asking:
 
     def _run(self, requests: list[Request]) -> None:
         context, place = self._context, self._placement
-        engine = context.models.engine(self._model)
+        engine = context.models.engine(self._model, place.weights, place.kv_cache)
         context.tracker.phase("running", ", ".join(inquiry.call.label for inquiry in self._inquiries))
         before, began = replace(engine.counters), perf_counter()
         timeout = context.policy.row_timeout

@@ -7,6 +7,8 @@ from pathlib import Path
 from dql.errors import ConfigError, OutOfMemoryError
 from dql.executor.options import EngineOptions
 from dql.models.shape import ModelShape
+from dql.planner.hardware import BYTES_PER_VALUE, Kind
+from dql.planner.memory import end_bytes, matrix_bytes
 
 _CGROUP = Path("/sys/fs/cgroup")
 _KV_SHARE = 0.25  # of what the weights leave free, for keys and values where no budget is given
@@ -34,15 +36,14 @@ class MemoryPlan:
 
 
 def plan_memory(shape: ModelShape, options: EngineOptions, free: int) -> MemoryPlan:
-    """The memory of a model in fp32 with `free` bytes at hand. Raises ConfigError for a KV budget below one token."""
-    # a decoder's head is held packed, and by rows as the embedding where the two are tied
-    heads = 1 if not shape.causal else 2 if shape.tie_embeddings else 3
-    weights = (shape.layer_parameters + heads * shape.embedding_parameters) * _FLOAT
+    """The memory of a model with `free` bytes at hand. Raises ConfigError for a KV budget below one token."""
+    kind: Kind = "cpu" if options.device == "cpu" else "cuda"
+    weights = int(matrix_bytes(shape, options.weights, kind) + end_bytes(shape, options.weights, kind))
     width = 4 * shape.hidden_size + 2 * shape.intermediate_size + 3 * shape.query_size
     activations = options.step_tokens * width * _FLOAT
     if not shape.causal:
         return MemoryPlan(weights, 0, activations, free, 0)
-    per_token = int(shape.kv_bytes_per_token(_FLOAT))
+    per_token = int(shape.kv_bytes_per_token(BYTES_PER_VALUE[options.kv_cache]))
     kv = options.kv_bytes
     if kv is None:
         enough = options.max_rows * options.context_of(shape) * per_token

@@ -14,6 +14,7 @@ from dql.executor.context import Context
 from dql.executor.engine import Engine
 from dql.executor.evidence import EngineEvidence
 from dql.executor.operators import execute
+from dql.executor.options import EngineOptions
 from dql.executor.progress import Progress, Tracker
 from dql.executor.rejected import Rejected, batches
 from dql.executor.sink import AtomicFile, file_format
@@ -28,7 +29,7 @@ from dql.planner.hardware import Progress as Measuring
 from dql.planner.physical import ErrorPolicy, QueryPlan
 from dql.planner.statistics import infer_nodes
 
-_LOADED = 2  # engines kept; a third model takes the place of the one unused longest
+_LOADED = 2  # engines kept; a third takes the place of the one unused longest
 
 
 @dataclass
@@ -123,7 +124,7 @@ class Runtime:
         self._catalog = catalog
         self._threads = threads
         self._models: dict[str, Model] = {}
-        self._engines: OrderedDict[str, Engine] = OrderedDict()
+        self._engines: OrderedDict[tuple[str, str, str], Engine] = OrderedDict()
 
     def start(
         self,
@@ -168,16 +169,17 @@ class Runtime:
             self._models[name] = self._registry.resolve(name)
         return self._models[name]
 
-    def engine(self, name: str, tracker: Tracker) -> Engine:
-        """The model's engine, loaded if need be."""
-        if name not in self._engines:
+    def engine(self, name: str, weights: str, kv_cache: str, tracker: Tracker) -> Engine:
+        """The model's engine in this precision, loaded if need be. Raises UnsupportedError where there is none."""
+        key = name, weights, kv_cache
+        if key not in self._engines:
             model = self.model(name, tracker)
-            tracker.phase("loading", name)
+            tracker.phase("loading", name if weights == "fp32" else f"{name} in {weights}")
             while len(self._engines) >= _LOADED:
                 self._engines.popitem(last=False)
-            self._engines[name] = Engine.load(model)
-        self._engines.move_to_end(name)
-        return self._engines[name]
+            self._engines[key] = Engine.load(model, EngineOptions(weights=weights, kv_cache=kv_cache))
+        self._engines.move_to_end(key)
+        return self._engines[key]
 
     def cancel(self) -> None:
         """Stop every engine's open runs within a step, from any thread."""
@@ -187,7 +189,8 @@ class Runtime:
     def forget(self, name: str) -> None:
         """Drop what is loaded under a name that now means something else."""
         self._models.pop(name, None)
-        self._engines.pop(name, None)
+        for key in [key for key in self._engines if key[0] == name]:
+            del self._engines[key]
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,8 +203,8 @@ class _Models:
     def model(self, name: str) -> Model:
         return self.runtime.model(name, self.tracker)
 
-    def engine(self, name: str) -> Engine:
-        return self.runtime.engine(name, self.tracker)
+    def engine(self, name: str, weights: str, kv_cache: str) -> Engine:
+        return self.runtime.engine(name, weights, kv_cache, self.tracker)
 
 
 def _show_pull(tracker: Tracker, name: str, state: PullProgress) -> None:

@@ -66,12 +66,16 @@ def attend(
     scale: float,
     softcap: float | None,
 ) -> State:
-    """q [batch, heads, queries, dim] over k, v [batch, heads, keys, dim]; bias [batch, …, queries, keys]."""
+    """q [batch, heads, queries, dim] over k, v [batch, heads, keys, dim]; bias [batch, …, queries, keys].
+
+    q is float32, keys and values are too or both of a narrower type, in which the products are then taken.
+    """
     if softcap is None:
-        state: State = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-            q, k, v, 0.0, causal, attn_mask=bias, scale=scale
+        out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+            q.to(k.dtype), k, v, 0.0, causal, attn_mask=bias, scale=scale
         )
-        return state
+        return out.to(q.dtype), lse
+    k, v = k.to(q.dtype), v.to(q.dtype)
     scores = torch.tanh(q @ k.transpose(-1, -2) * (scale / softcap)) * softcap
     if causal:
         later = torch.ones(scores.shape[-2:], dtype=torch.bool).triu_(1)

@@ -77,7 +77,7 @@ def price(candidates: pl.DataFrame, calls: Sequence[PricedCall], hardware: Hardw
             model = StepModel(hardware, call.shape, placement)
             total, row = closed_form(model, call.work, rows.astype(float), tokens.astype(float))
             seconds, latency = seconds + total * call.factor, latency + row * call.factor
-        used = peak((c.model, memory(c.shape, c.work, placement, rows, tokens)) for c in calls)
+        used = peak((c.model, memory(c.shape, c.work, placement, rows, tokens, hardware.kind)) for c in calls)
         parts.append(part.with_columns(seconds=pl.Series(seconds), latency=pl.Series(latency), memory=pl.Series(used)))
     return pl.concat(parts)
 

@@ -22,6 +22,7 @@ from dql.errors import ConfigError, name_hint
 from dql.models.shape import ModelShape
 
 Floats = NDArray[np.float64]
+Kind = Literal["cpu", "cuda"]
 Progress = Callable[[str, float], None]  # what is measured now, share done
 
 FORMAT = 1  # of the files; those of another are measured anew
@@ -29,6 +30,7 @@ BYTES_PER_VALUE = {"fp32": 4.0, "bf16": 2.0, "fp8": 1.0, "int8": 1.0, "int4": 0.
 _NAME = re.compile(r"([a-z][a-z0-9-]*?)(?::(\d+))?", re.IGNORECASE)
 _MEMINFO = Path("/proc/meminfo")
 _CPUINFO = Path("/proc/cpuinfo")
+_INSTRUCTIONS = {"bf16": frozenset({"avx512_bf16", "amx_bf16"})}  # of x86, any of which a precision needs
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +76,7 @@ class Hardware:
     """
 
     name: str
-    kind: Literal["cpu", "cuda"]
+    kind: Kind
     devices: int = 1
     cores: int = 1
     memory: float
@@ -183,13 +185,14 @@ def this_cpu(threads: int) -> Hardware:
     """This machine before anything was measured on it: its own sizes, and the shipped CPU's speeds by core."""
     typical = hardware_named("cpu-8")
     share = threads / typical.cores
+    offered = cpu_precisions()
     return replace(
         typical,
         name="cpu",
         cores=threads,
         memory=float(total_memory()),
         bandwidth=typical.bandwidth * min(1.0, share * 2),
-        peak={precision: peak * share for precision, peak in typical.peak.items()},
+        peak={precision: peak * share for precision, peak in typical.peak.items() if precision in offered},
         price=None,
         versions=cpu_versions(threads),
         notes=f"not measured; {typical.name} scaled to {threads} cores",
@@ -199,6 +202,12 @@ def this_cpu(threads: int) -> Hardware:
 def cpu_versions(threads: int) -> dict[str, str]:
     """What a measured profile holds for: it is stale where any of these differs."""
     return {"cpu": _cpu_model(), "threads": str(threads), "torch": _version("torch"), "dql": _version("dql-engine")}
+
+
+def cpu_precisions() -> tuple[str, ...]:
+    """Precisions of weights that this processor multiplies by itself; others would be slower than fp32."""
+    flags = _cpu_flags()
+    return ("fp32", *(name for name, wanted in _INSTRUCTIONS.items() if flags & wanted))
 
 
 def total_memory() -> int:
@@ -211,11 +220,17 @@ def total_memory() -> int:
 
 
 def _cpu_model() -> str:
-    if _CPUINFO.exists():
-        for line in _CPUINFO.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+    return _cpu_field("model name") or platform.processor() or platform.machine()
+
+
+def _cpu_flags() -> frozenset[str]:
+    return frozenset(_cpu_field("flags").split())
+
+
+def _cpu_field(name: str) -> str:
+    """What Linux says of the first core; '' elsewhere."""
+    lines = _CPUINFO.read_text().splitlines() if _CPUINFO.exists() else []
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(name)), "")
 
 
 def _version(package: str) -> str:

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from dql.models.shape import ModelShape
-from dql.planner.hardware import BYTES_PER_VALUE, Floats
+from dql.planner.hardware import BYTES_PER_VALUE, Floats, Kind
 from dql.planner.physical import Placement
 from dql.planner.workload import Workload
 
@@ -37,17 +37,22 @@ def kv_slots(work: Workload, max_rows: ArrayLike, step_tokens: ArrayLike) -> Flo
 
 
 def memory(
-    shape: ModelShape, work: Workload, placement: Placement, max_rows: ArrayLike, step_tokens: ArrayLike
+    shape: ModelShape,
+    work: Workload,
+    placement: Placement,
+    max_rows: ArrayLike,
+    step_tokens: ArrayLike,
+    kind: Kind,
 ) -> Memory:
-    """What a call takes where `placement` shards it, at these batch and step sizes."""
+    """What a call takes where `placement` shards it over such devices, at these batch and step sizes."""
     shards, stages = placement.tensor_parallel, placement.pipeline_parallel
-    value = BYTES_PER_VALUE[placement.weights]
     per_slot = shape.kv_bytes_per_token(BYTES_PER_VALUE[placement.kv_cache]) / shards / stages
     slots = kv_slots(work, max_rows, step_tokens)
     return Memory(
-        weights=shape.layer_parameters * value / shards / stages + _ends(shape, placement, value),
+        weights=matrix_bytes(shape, placement.weights, kind) / shards / stages
+        + end_bytes(shape, placement.weights, kind, whole=stages == 1) / shards,
         kv_cache=slots * per_slot,
-        activations=_activations(shape, placement, np.asarray(max_rows), np.asarray(step_tokens)),
+        activations=_activations(shape, placement, kind, np.asarray(max_rows), np.asarray(step_tokens)),
     )
 
 
@@ -59,15 +64,25 @@ def peak(parts: Iterable[tuple[str, Memory]]) -> Floats:
     return sum(weights.values()) + rest
 
 
-def _ends(shape: ModelShape, placement: Placement, value: float) -> float:
-    """Embedding and LM head, which low precisions leave in 16 bits; the CPU packs the head beside the embedding."""
-    shared = shape.tie_embeddings and placement.weights != "fp32"
-    copies = 1 if shared or placement.pipeline_parallel > 1 else 2
-    return shape.embedding_parameters * max(value, 2.0) / placement.tensor_parallel * copies
+def matrix_bytes(shape: ModelShape, weights: str, kind: Kind) -> float:
+    """Bytes of the matrices of all layers in a precision."""
+    return shape.layer_parameters * BYTES_PER_VALUE[weights]
 
 
-def _activations(shape: ModelShape, placement: Placement, max_rows: Floats, step_tokens: Floats) -> Floats:
-    value = 4.0 if placement.weights == "fp32" else 2.0
+def end_bytes(shape: ModelShape, weights: str, kind: Kind, *, whole: bool = True) -> float:
+    """Bytes of embedding and LM head; not `whole`: of the larger, where they lie on different devices of a pipeline.
+
+    They stay in fp32 on the CPU, where the head lies packed beside the rows that labels are read from; in 16 bits
+    elsewhere, or in the precision of the weights where that is wider.
+    """
+    value = 4.0 if kind == "cpu" else max(BYTES_PER_VALUE[weights], 2.0)
+    packed = kind == "cpu" and shape.causal
+    copies = (1 if shape.tie_embeddings or not shape.causal else 2) + packed
+    return shape.embedding_parameters * value * (copies if whole else 1)
+
+
+def _activations(shape: ModelShape, placement: Placement, kind: Kind, max_rows: Floats, step_tokens: Floats) -> Floats:
+    value = 4.0 if kind == "cpu" or placement.weights == "fp32" else 2.0
     widest = max(3 * shape.intermediate_size, 2 * shape.query_size + 2 * shape.kv_size)
     tokens = step_tokens * (3 * shape.hidden_size + widest / placement.tensor_parallel) * value
     logits = np.minimum(max_rows, step_tokens) * min(_HEAD_CHUNK, shape.vocab_size) * 4.0 * 2

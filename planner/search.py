@@ -21,8 +21,9 @@ SIMULATED = 32
 MACHINE_MEMORY = "the machine's memory"  # a bound that is always there
 _NEAR = 1.03  # plans within this of the best are equal for all one can tell
 _USUAL = {"cpu": (256, 1024), "cuda": (256, 8192)}  # rows and tokens of a step where nothing speaks for others
-_LOSSY = {"cpu": (), "cuda": ("fp8", "int8", "int4")}
+_LOSSY = {"cpu": ("bf16",), "cuda": ("fp8", "int8", "int4")}
 _REFERENCE = {"cpu": "fp32", "cuda": "bf16"}
+_KV = {"cpu": ("fp32", "bf16"), "cuda": ("bf16", "fp8")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +168,7 @@ def _pinned(contract: Contract, name: str, hardware: Hardware, what_if: bool) ->
     value = contract.setting(name)
     if value is None:
         return None
-    can = hardware.peak if name == "quantization" else {"fp32": 0} if hardware.kind == "cpu" else {"bf16": 0, "fp8": 0}
+    can = hardware.peak if name == "quantization" else _KV[hardware.kind]
     if value not in can:
         known = ", ".join(can)
         raise UnsupportedError(
@@ -237,7 +238,7 @@ def _simulated(
     agreement: Mapping[str, float],
 ) -> Option:
     sizes = placement.max_rows, placement.step_tokens
-    parts = [(c, memory(c.shape, c.work, placement, *sizes)) for c in calls]
+    parts = [(c, memory(c.shape, c.work, placement, *sizes, hardware.kind)) for c in calls]
     costs = tuple(
         cost(
             simulate(StepModel(hardware, c.shape, placement), c.work),

@@ -73,7 +73,9 @@ class StepModel:
     def _layer(self, tokens: Floats) -> Floats:
         """Seconds of a layer's matrices over so many tokens."""
         parameters = self.shape.matmul_parameters / self.shape.num_layers / self.placement.tensor_parallel
-        found: Floats = np.where(tokens > 0, self._product(parameters, tokens) / self._operators.linear(tokens), 0.0)
+        found: Floats = np.where(
+            tokens > 0, self._product(parameters, tokens, self.placement.weights) / self._operators.linear(tokens), 0.0
+        )
         return found
 
     def _attention(self, steps: Steps) -> Floats:
@@ -90,19 +92,18 @@ class StepModel:
     def _head(self, steps: Steps, parts: Floats) -> Floats:
         parameters = self.shape.embedding_parameters / self.placement.tensor_parallel
         rows = steps.head_rows / parts
-        whole = self._product(parameters, rows, head=True) / self._operators.head(rows)
-        labels = steps.label_values * self.shape.hidden_size * 2 / self._peak / self._operators.linear(steps.outputs)
+        precision = self._head_precision
+        operators = self.hardware.operators_for(precision, self.shape)
+        whole = self._product(parameters, rows, precision) / operators.head(rows)
+        flops = steps.label_values * self.shape.hidden_size * 2
+        labels = flops / self.hardware.peak[precision] / operators.linear(steps.outputs)
         found: Floats = np.where(rows > 0, whole, 0.0) + labels
         return found
 
-    def _product(self, parameters: float, rows: Floats, *, head: bool = False) -> Floats:
+    def _product(self, parameters: float, rows: Floats, precision: str) -> Floats:
         """Seconds of matrices with so many parameters over `rows` rows, at the speed of light."""
-        weight_bytes = BYTES_PER_VALUE[self.placement.weights]
-        if head and weight_bytes < 2:
-            weight_bytes = 2.0  # the head stays in 16 bits
-        found: Floats = np.maximum(
-            2 * parameters * rows / self._peak, parameters * weight_bytes / self.hardware.bandwidth
-        )
+        read = parameters * BYTES_PER_VALUE[precision] / self.hardware.bandwidth
+        found: Floats = np.maximum(2 * parameters * rows / self.hardware.peak[precision], read)
         return found
 
     @property
@@ -110,8 +111,11 @@ class StepModel:
         return self.hardware.operators_for(self.placement.weights, self.shape)
 
     @property
-    def _peak(self) -> float:
-        return self.hardware.peak[self.placement.weights]
+    def _head_precision(self) -> str:
+        """The head stays in fp32 on the CPU, in at least 16 bits elsewhere."""
+        if self.hardware.kind == "cpu":
+            return "fp32"
+        return self.placement.weights if BYTES_PER_VALUE[self.placement.weights] >= 2 else "bf16"
 
     @property
     def _activation_bytes(self) -> float:

@@ -161,7 +161,7 @@ class _FakeRuntime(Runtime):
     def measure(self, base: Hardware, shape: ModelShape, *, thorough: bool, progress: Progress | None) -> Hardware:
         return base  # an engine that computes nothing has no speed
 
-    def engine(self, name: str, tracker: Tracker) -> Engine:
+    def engine(self, name: str, weights: str, kv_cache: str, tracker: Tracker) -> Engine:
         if name not in self.engines:
             speaker = "" if name == self._default else f"{name}: "
             self.engines[name] = FakeEngine(self.model(name, tracker), speaker)

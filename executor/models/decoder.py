@@ -15,11 +15,10 @@ import torch
 
 from dql.errors import UnsupportedError
 from dql.executor.models.head import Head, LogitHead
-from dql.executor.models.linear import Activation, Linear
+from dql.executor.models.linear import Gated, Layout, Linear
 from dql.executor.models.rotary import RotaryTable, identity_table, rotary_table
 from dql.executor.models.tiles import rowwise
 from dql.executor.weights import Weights
-from dql.kernels.activation import gated
 from dql.kernels.kv_cache import KVCache
 from dql.kernels.rms_norm import rms_norm
 from dql.kernels.rope import HeadNorm, rope
@@ -62,27 +61,13 @@ class PackedTokens:
 
 
 @dataclass(frozen=True, slots=True)
-class _Mlp:
-    """Gate and up apart where the layout fuses act(gate) ⊙ up into the products; stacked in `gate` otherwise."""
-
-    gate: Linear
-    up: Linear | None
-    down: Linear
-    activation: Activation
-
-    def inner(self, x: torch.Tensor) -> torch.Tensor:
-        if self.up is None:
-            return gated(self.gate(x), "silu" if self.activation == "silu" else "gelu_tanh")
-        return self.up.times(x, self.gate(x, self.activation))
-
-
-@dataclass(frozen=True, slots=True)
 class _Layer:
     attention_norm: torch.Tensor
     qkv: Linear
     o: Linear
     mlp_norm: torch.Tensor
-    mlp: _Mlp
+    gated: Gated
+    down: Linear
     head_norm: HeadNorm | None
     attention_out_norm: torch.Tensor | None
     mlp_out_norm: torch.Tensor | None
@@ -99,22 +84,20 @@ class Decoder:
         weights: Weights,
         *,
         context: int,
-        device: torch.device,
-        dtype: torch.dtype,
-        packed: bool,
+        layout: Layout,
     ) -> None:
         """Load every tensor; `context` bounds the positions that will be asked for. Raises ConfigError."""
         if not shape.causal or shape.activation == "gelu" or not shape.gated_mlp or shape.norm != "rms":
             raise UnsupportedError(f"models of family {shape.architecture!r} are not decoders that dql runs")
         self.shape = shape
-        builder = _Builder(shape, weights, context, device, dtype, packed)
+        builder = _Builder(shape, weights, context, layout)
         with ThreadPoolExecutor(2) as threads:  # decoding blocks releases the interpreter lock
             layers = threads.map(builder.layer, range(shape.num_layers))
             self._embedding = builder.tensor("embedding")
             self._layers = list(layers)
         self._final_norm = builder.tensor("final_norm")
         head = self._embedding if shape.tie_embeddings else builder.tensor("head")
-        self.head = Head(head, shape.logit_softcap, packed=packed)
+        self.head = Head(head, shape.logit_softcap, layout)
         self._tile: int | None = None
 
     def tiled(self, rows: int) -> "Decoder":
@@ -159,10 +142,10 @@ class Decoder:
             x = layer.o.plus(attended, x)
         else:
             x = x + self._norm(layer.o(attended), layer.attention_out_norm)
-        inner = layer.mlp.inner(self._norm(x, layer.mlp_norm))
+        inner = layer.gated(self._norm(x, layer.mlp_norm))
         if layer.mlp_out_norm is None:
-            return (layer.mlp.down.plus(inner, x),)
-        return (x + self._norm(layer.mlp.down(inner), layer.mlp_out_norm),)
+            return (layer.down.plus(inner, x),)
+        return (x + self._norm(layer.down(inner), layer.mlp_out_norm),)
 
     def _norm(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         return rms_norm(x, weight, eps=self.shape.norm_eps, offset=self.shape.norm_offset)
@@ -176,19 +159,17 @@ class _Builder:
         shape: ModelShape,
         weights: Weights,
         context: int,
-        device: torch.device,
-        dtype: torch.dtype,
-        packed: bool,
+        layout: Layout,
     ) -> None:
-        self._shape, self._weights, self._device, self._dtype, self._packed = shape, weights, device, dtype, packed
+        self._shape, self._weights, self._layout = shape, weights, layout
         divisors = weights.optional("rope_divisors")
-        self._full = rotary_table(shape, context, local=False, divisors=divisors).to(device)
+        self._full = rotary_table(shape, context, local=False, divisors=divisors).to(layout.device)
         self._local = (
             self._full
             if shape.rope_local_theta is None
-            else rotary_table(shape, context, local=True, divisors=None).to(device)
+            else rotary_table(shape, context, local=True, divisors=None).to(layout.device)
         )
-        self._none = identity_table(shape, context).to(device) if shape.no_rope_layers else self._full
+        self._none = identity_table(shape, context).to(layout.device) if shape.no_rope_layers else self._full
 
     def layer(self, index: int) -> _Layer:
         shape = self._shape
@@ -199,7 +180,8 @@ class _Builder:
             qkv=self._linear(("q", "k", "v"), index, shape.attention_bias),
             o=self._linear(("o",), index, shape.attention_output_bias),
             mlp_norm=self.tensor("mlp_norm", index),
-            mlp=self._mlp(index),
+            gated=self._gated(index),
+            down=self._linear(("down",), index, shape.mlp_bias),
             head_norm=self._head_norm(index) if shape.qk_norm else None,
             attention_out_norm=self.tensor("attention_out_norm", index) if shape.sandwich_norms else None,
             mlp_out_norm=self.tensor("mlp_out_norm", index) if shape.sandwich_norms else None,
@@ -208,25 +190,18 @@ class _Builder:
         )
 
     def tensor(self, role: str, layer: int | None = None) -> torch.Tensor:
-        return self._weights.get(role, layer).to(device=self._device, dtype=self._dtype)
+        return self._weights.get(role, layer).to(device=self._layout.device, dtype=self._layout.dtype)
 
-    def _mlp(self, index: int) -> _Mlp:
-        shape = self._shape
-        activation: Activation = "silu" if shape.activation == "silu" else "gelu_tanh"
-        down = self._linear(("down",), index, shape.mlp_bias)
-        if self._device.type != "cpu":
-            return _Mlp(self._linear(("gate", "up"), index, shape.mlp_bias), None, down, activation)
-        gate = self._linear(("gate",), index, shape.mlp_bias)
-        return _Mlp(gate, self._linear(("up",), index, shape.mlp_bias), down, activation)
+    def _gated(self, index: int) -> Gated:
+        gate, up = self._weights.get("gate", index), self._weights.get("up", index)
+        bias = self._weights.stacked(("gate_bias", "up_bias"), index) if self._shape.mlp_bias else None
+        return self._layout.gated(gate, up, bias, "silu" if self._shape.activation == "silu" else "gelu_tanh")
 
     def _head_norm(self, index: int) -> HeadNorm:
         shape = self._shape
         return HeadNorm(self.tensor("q_norm", index), self.tensor("k_norm", index), shape.norm_eps, shape.norm_offset)
 
     def _linear(self, roles: tuple[str, ...], index: int, has_bias: bool) -> Linear:
-        weight = self._weights.stacked(roles, index).to(device=self._device, dtype=self._dtype)
-        bias = None
-        if has_bias:
-            biases = self._weights.stacked(tuple(f"{role}_bias" for role in roles), index)
-            bias = biases.to(device=self._device, dtype=self._dtype)
-        return Linear(weight, bias, packed=self._packed)
+        weight = self._weights.stacked(roles, index)
+        bias = self._weights.stacked(tuple(f"{role}_bias" for role in roles), index) if has_bias else None
+        return self._layout.linear("".join(roles), weight, bias)

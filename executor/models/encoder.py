@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional
 
 from dql.errors import UnsupportedError
-from dql.executor.models.linear import Linear
+from dql.executor.models.linear import Layout, Linear
 from dql.executor.weights import Weights
 from dql.kernels.attention import packed_attention
 from dql.kernels.pooling import pool
@@ -39,14 +39,12 @@ class _Layer:
 class Encoder:
     """A loaded encoder."""
 
-    def __init__(
-        self, shape: ModelShape, weights: Weights, *, device: torch.device, dtype: torch.dtype, packed: bool
-    ) -> None:
+    def __init__(self, shape: ModelShape, weights: Weights, layout: Layout) -> None:
         """Load every tensor. Raises ConfigError, UnsupportedError for what is no BERT."""
         if shape.causal or not shape.learned_positions or shape.gated_mlp or shape.pooling == "none":
             raise UnsupportedError(f"models of family {shape.architecture!r} are not encoders that dql runs")
         self.shape = shape
-        self._weights, self._device, self._dtype, self._packed = weights, device, dtype, packed
+        self._weights, self._layout = weights, layout
         with ThreadPoolExecutor(2) as threads:
             layers = threads.map(self._layer, range(shape.num_layers))
             self._tokens = self._tensor("embedding")
@@ -83,13 +81,12 @@ class Encoder:
 
     def _linear(self, roles: tuple[str, ...], index: int) -> Linear:
         weight, bias = (
-            self._weights.stacked(tuple(role + suffix for role in roles), index).to(self._device, self._dtype)
-            for suffix in ("", "_bias")
+            self._weights.stacked(tuple(role + suffix for role in roles), index) for suffix in ("", "_bias")
         )
-        return Linear(weight, bias, packed=self._packed)
+        return self._layout.linear("".join(roles), weight, bias)
 
     def _norm_of(self, role: str, layer: int | None = None) -> _Norm:
         return _Norm(self._tensor(role, layer), self._tensor(f"{role}_bias", layer))
 
     def _tensor(self, role: str, layer: int | None = None) -> torch.Tensor:
-        return self._weights.get(role, layer).to(self._device, self._dtype)
+        return self._weights.get(role, layer).to(self._layout.device, self._layout.dtype)

@@ -18,6 +18,7 @@ from transformers import AttentionInterface
 from dql.errors import UnsupportedError
 from dql.executor.models.decoder import Attention, PackedTokens
 from dql.executor.models.head import Head, LogitHead
+from dql.executor.models.linear import Layout
 from dql.kernels.kv_cache import KVCache
 from dql.models.shape import ModelShape
 
@@ -66,11 +67,11 @@ class StepCalls:
 class GenericDecoder:
     """A causal language model of transformers, made with attn_implementation=ATTENTION, as a CausalModel."""
 
-    def __init__(self, module: Any, shape: ModelShape, *, packed: bool = False) -> None:
-        """`shape`: what the module does, as `observe` saw it. `packed`: lay a plain LM head out for the CPU."""
+    def __init__(self, module: Any, shape: ModelShape, layout: Layout) -> None:
+        """`shape`: what the module does, as `observe` saw it. `layout`: that of a plain LM head."""
         self.shape = shape
         self._base = base_of(module)
-        self.head = _head(module, shape, packed)
+        self.head = _head(module, shape, layout)
 
     def forward(self, tokens: PackedTokens, caches: Sequence[KVCache], attention: Attention) -> torch.Tensor:
         """See CausalModel."""
@@ -157,7 +158,7 @@ class _Output:
             raise AttributeError(name)
 
 
-def _head(module: Any, shape: ModelShape, packed: bool) -> LogitHead:
+def _head(module: Any, shape: ModelShape, layout: Layout) -> LogitHead:
     """The module's own head; where that is a plain product with its matrix, dql's, which computes what it is asked."""
     own = ModuleHead(module)
     matrix = module.get_output_embeddings().weight.detach()
@@ -167,7 +168,7 @@ def _head(module: Any, shape: ModelShape, packed: bool) -> LogitHead:
     expected, plain = own.logits(hidden), functional.linear(hidden, matrix)
     if (expected - plain).norm() > _EXACT * expected.norm():
         return own
-    return Head(matrix, None, packed=packed)
+    return Head(matrix, None, layout)
 
 
 def _attention(

@@ -15,7 +15,9 @@ from transformers.utils import logging
 from dql.errors import ConfigError, DqlError, UnsupportedError
 from dql.executor.models.generic import ATTENTION, GenericDecoder, register_attention
 from dql.executor.models.generic_check import check_equal, observe
+from dql.executor.models.linear import Layout
 from dql.executor.options import LoadFormat
+from dql.executor.quantize import DenseLayout
 from dql.executor.weights import check_at_hand
 from dql.models.model import Model
 from dql.models.vocabulary_json import read_json
@@ -24,7 +26,7 @@ from dql.models.vocabulary_json import read_json
 _IGNORED = frozenset({"auto_map", "fusion_config", "transformers_weights", "dtype", "torch_dtype", "_name_or_path"})
 
 
-def load_generic(model: Model, load_format: LoadFormat, device: torch.device, *, packed: bool) -> GenericDecoder:
+def load_generic(model: Model, load_format: LoadFormat, layout: Layout) -> GenericDecoder:
     """The model in fp32. Raises ConfigError, or UnsupportedError naming the family and what dql cannot run of it."""
     register_attention()
     with _quiet(), torch.no_grad():
@@ -32,10 +34,10 @@ def load_generic(model: Model, load_format: LoadFormat, device: torch.device, *,
         kind = _module_class(model, config)
         module = _built(kind, config, model, load_format)
         shape = observe(module, model.shape)
-        check_equal(module, GenericDecoder(module, shape))
-        if device.type != "cpu":
-            module.to(device)
-        return GenericDecoder(module, replace(shape, context_length=model.shape.context_length), packed=packed)
+        check_equal(module, GenericDecoder(module, shape, DenseLayout(torch.device("cpu"))))
+        if layout.device.type != "cpu":
+            module.to(layout.device)
+        return GenericDecoder(module, replace(shape, context_length=model.shape.context_length), layout)
 
 
 def _config(model: Model) -> Any:

@@ -6,7 +6,7 @@ from typing import Protocol
 import torch
 from torch.nn import functional
 
-from dql.executor.models.linear import Linear
+from dql.executor.models.linear import Layout
 from dql.executor.models.tiles import rowwise
 from dql.kernels.label_head import vocabulary_logsumexp
 from dql.kernels.language import uses_triton
@@ -43,13 +43,13 @@ class LogitHead(Protocol):
 class Head:
     """A matrix as LogitHead, its logits perhaps capped."""
 
-    def __init__(self, weight: torch.Tensor, softcap: float | None, *, packed: bool) -> None:
-        """weight [vocab_size, hidden_size], kept as it is for label rows and packed in chunks for whole passes."""
+    def __init__(self, weight: torch.Tensor, softcap: float | None, layout: Layout) -> None:
+        """weight [vocab_size, hidden_size], kept as it is for label rows and laid out in chunks for whole passes."""
         self.weight = weight
         self._softcap = softcap
         rows = _CHUNK if weight.device.type == "cpu" else weight.shape[0]
         starts = range(0, weight.shape[0], rows)
-        self._chunks = [Linear(weight[start : start + rows], packed=packed) for start in starts]
+        self._chunks = [layout.linear("head", weight[start : start + rows]) for start in starts]
         self.tile: int | None = None
 
     def tiled(self, rows: int) -> "Head":
