@@ -135,9 +135,9 @@ def model_key(session: Surroundings, name: str) -> str:
     return f"{model.name} {model.weight_bytes}"
 
 
-def hardware_key(hardware: Hardware) -> str:
+def hardware_key(hardware: Hardware, weights: str) -> str:
     """Names what a residual holds for."""
-    return f"{hardware} {hardware.source}"
+    return f"{hardware} {hardware.source} {weights}"
 
 
 class _Counting:
@@ -245,9 +245,12 @@ def _refined(calls: list[PricedCall], hardware: Hardware, session: Surroundings)
     """The calls with the residuals of earlier runs on this hardware."""
     refined = []
     for call in calls:
-        key, machine = model_key(session, call.model), hardware_key(hardware)
-        factor = session.history.factor(key, machine, decodes=call.work.decodes)
-        refined.append(PricedCall(call.out, call.model, call.shape, call.work, factor))
+        key = model_key(session, call.model)
+        factors = {
+            weights: session.history.factor(key, hardware_key(hardware, weights), decodes=call.work.decodes)
+            for weights in hardware.peak
+        }
+        refined.append(replace(call, factors=factors))
     return refined
 
 

@@ -17,6 +17,7 @@ from dql.planner.explain import explain as explain_plan
 from dql.planner.explain_cost import Promise
 from dql.planner.explain_json import as_json
 from dql.planner.measured import Measured
+from dql.planner.placing import placement
 from dql.planner.plan import Planned
 from dql.planner.search import Choice
 from dql.planner.simulate import simulate
@@ -122,7 +123,7 @@ def remember(run: "Run", planned: Planned, found: Estimate, session: Surrounding
             CallRecord(
                 template=template_key(call, key := model_key(session, call.model)),
                 model=key,
-                hardware=hardware_key(hardware),
+                hardware=hardware_key(hardware, placement(planned.contract, choice).weights),
                 decodes=call.op == "generate",
                 modelled=modelled(choice, call.out, measured[call.out]),
                 seconds=measured[call.out].seconds,

@@ -15,7 +15,8 @@ LoadFormat = Literal["auto", "dummy"]
 class EngineOptions:
     """Settings of a loaded engine. Raises ConfigError for what cannot work.
 
-    device: 'cpu' or 'cuda[:n]'. weights, kv_cache: precisions, 'fp32' or what the device offers. kv_bytes: memory for keys and values; None: a quarter of what is free.
+    device: 'cpu' or 'cuda[:n]'. weights, kv_cache: their precisions, 'fp32' or what the device offers. kv_bytes: memory
+    for keys and values; None: a quarter of what is free.
     step_tokens: most tokens of one step. max_rows: most rows decoding at once. window: requests planned together, for
     equal requests and shared prefixes, and window_tokens about the most tokens of these. context: most tokens of a
     prompt and its answer; None: the model's own bound. row_timeout: seconds after which a row that still runs is given

@@ -1,7 +1,7 @@
 """The search space as one frame: every placement that could run a query, a row each, priced in closed form."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import polars as pl
@@ -21,13 +21,20 @@ KEYS = ("weights", "kv_cache", "tensor_parallel", "pipeline_parallel", "data_par
 
 @dataclass(frozen=True, slots=True)
 class PricedCall:
-    """One call to be placed: the column of its answer, its model, what it asks, and how far earlier runs were off."""
+    """One call to be placed: the column of its answer, its model, what it asks, and how far earlier runs were off.
+
+    factors: measured over modelled seconds by precision of the weights; 1 where nothing ran in it.
+    """
 
     out: str
     model: str
     shape: ModelShape
     work: Workload
-    factor: float = 1.0
+    factors: Mapping[str, float] = field(default_factory=dict)
+
+    def factor(self, weights: str) -> float:
+        """What seconds modelled in this precision are to be multiplied with."""
+        return self.factors.get(weights, 1.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +83,8 @@ def price(candidates: pl.DataFrame, calls: Sequence[PricedCall], hardware: Hardw
         for call in calls:
             model = StepModel(hardware, call.shape, placement)
             total, row = closed_form(model, call.work, rows.astype(float), tokens.astype(float))
-            seconds, latency = seconds + total * call.factor, latency + row * call.factor
+            factor = call.factor(placement.weights)
+            seconds, latency = seconds + total * factor, latency + row * factor
         used = peak((c.model, memory(c.shape, c.work, placement, rows, tokens, hardware.kind)) for c in calls)
         parts.append(part.with_columns(seconds=pl.Series(seconds), latency=pl.Series(latency), memory=pl.Series(used)))
     return pl.concat(parts)

@@ -165,7 +165,7 @@ def _call(call: InferCall, found: Explanation, names: Mapping[str, str], show: o
     if call.op == "count_tokens":
         return title, f"tokenizer of {call.model}, no model run", details
     details += call_lines(call.out.name, found.choice, found.measured, found.contract, cascades=call.stage is not None)
-    weights, kv_cache = ("fp32", "fp32") if found.choice is None else precisions(found.choice)
+    weights, kv_cache = precisions(found.contract, found.choice)
     return title, f"model {call.model} · {weights} weights · {kv_cache} KV", details
 
 

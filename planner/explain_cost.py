@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from dql.planner.contract import Bound, Contract
 from dql.planner.cost import Cost
 from dql.planner.measured import Measured, row_seconds
+from dql.planner.placing import placement
 from dql.planner.search import Choice, Option
 from dql.planner.units import bytes_text, interval_text, rate_text, seconds_text, usd_text
 
@@ -174,9 +175,9 @@ def placement_line(choice: Choice) -> str:
     return " · ".join([*parts, f"chunk {place.step_tokens:,}"])
 
 
-def precisions(choice: Choice) -> tuple[str, str]:
+def precisions(contract: Contract, choice: Choice | None) -> tuple[str, str]:
     """Precision of weights and KV cache, marked where pinned."""
-    place, pinned = choice.best.placement, choice.contract.pinned
+    place, pinned = placement(contract, choice), contract.pinned
     return (
         place.weights + (" (pinned)" if "quantization" in pinned else ""),
         place.kv_cache + (" (pinned)" if "kv_cache" in pinned else ""),

@@ -18,12 +18,14 @@ from dql.planner.physical import (
 )
 from dql.planner.search import Choice, settled
 
+_PINNED = {"quantization": "weights", "kv_cache": "kv_cache", "batch_size": "max_rows"}
+
 
 def placement(contract: Contract, choice: Choice | None) -> Placement:
     """The chosen placement; where nothing could be counted, the engine's own sizes and what is pinned."""
-    rows = contract.setting("batch_size")
-    usual = Placement(max_rows=rows) if isinstance(rows, int) else Placement()
-    return settled(usual if choice is None else choice.best.placement, contract)
+    pinned = {name: value for setting, name in _PINNED.items() if (value := contract.setting(setting)) is not None}
+    chosen = replace(Placement(), **pinned) if choice is None else choice.best.placement  # type: ignore[arg-type]
+    return settled(chosen, contract)
 
 
 def placed(query: QueryPlan, placement: Placement) -> QueryPlan:

@@ -246,7 +246,7 @@ def _simulated(
             hardware,
             _rented(hardware, contract),
             float(np.max(part.total)),
-            c.factor,
+            c.factor(placement.weights),
         )
         for c, part in parts
     )

@@ -1,4 +1,4 @@
-"""bf16 matrices on a CPU that multiplies bf16 by itself (AVX512-BF16, AMX), inside a model whose hidden states are fp32.
+"""bf16 matrices on a CPU that multiplies bf16 by itself (AVX512-BF16, AMX), in a model of fp32 hidden states.
 
 Weights are rounded once and activations on their way in; oneDNN sums in fp32 and rounds the result to bf16. Residuals,
 norms, rotary embeddings and softmax stay in fp32.

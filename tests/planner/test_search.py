@@ -59,7 +59,7 @@ def test_figures_of_several_calls_add_up() -> None:
 
 
 def test_earlier_runs_correct_later_predictions() -> None:
-    slower = PricedCall("a", "smollm2", SHAPES["smollm2"], WORK, factor=2.0)
+    slower = PricedCall("a", "smollm2", SHAPES["smollm2"], WORK, factors={"fp32": 2.0})
     once, twice = (search([call], small_cpu(), Contract()).best.cost.seconds for call in (CALL, slower))
     assert twice == pytest.approx(2 * once, rel=0.01)
 
