@@ -227,6 +227,8 @@ def test_residuals_are_the_median_of_recent_calls(tmp_path: Path) -> None:
 
 
 def test_later_steps_of_a_filter_are_guessed_from_earlier_ones(small: FakeSession) -> None:
-    query = "SELECT AI_GENERATE('On {body}') AS a FROM t WHERE AI_FILTER('{body} is odd') AND AI_FILTER('{body} is red')"
+    query = (
+        "SELECT AI_GENERATE('On {body}') AS a FROM t WHERE AI_FILTER('{body} is odd') AND AI_FILTER('{body} is red')"
+    )
     text = plan(small, f"EXPLAIN {query}")
     assert "rows 30 → 20 distinct" in text and "rows ≈ 15 → ≈ 15 distinct" in text and "rows ≈ 8 → ≈ 8 distinct" in text
