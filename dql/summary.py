@@ -23,7 +23,7 @@ def summary(result: "Result") -> list[str]:
         parts.append(f"tokens: {said}")
     lines = [" · ".join(parts)]
     lines += [f"{promise.bound}: {promise}" for promise in stats.promises]
-    lines += list(stats.changes)
+    lines += [*stats.changes, *stats.notices]
     if stats.cut_by_max_tokens:
         lines.append(f"{counted(stats.cut_by_max_tokens, 'answer')} cut by max_tokens")
     if stats.truncated:

@@ -25,10 +25,11 @@ class Progress:
 
 @dataclass
 class Tracker:
-    """Collects counts and hands out snapshots; `listen` None costs nothing."""
+    """Collects counts and hands out snapshots; `listen` None costs nothing. notices: what users must be told."""
 
     listen: Callable[[Progress], None] | None = None
     state: Progress = field(default_factory=Progress)
+    notices: list[str] = field(default_factory=list)
     _started: float = field(default_factory=time.monotonic)
     _shown: float = 0.0
 

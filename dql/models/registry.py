@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from dql.errors import BindError, ConfigError, name_hint
-from dql.models.checkpoint import PICKLES
-from dql.models.fetch import PullProgress, Report, install, model_lock
-from dql.models.hub import cached_snapshot, download_snapshot, parse_reference, snapshot_root
+from dql.models.checkpoint import PICKLES, snapshot_root
+from dql.models.fetch import Report, install, model_lock
+from dql.models.hub import cached_snapshot, download_snapshot, parse_reference
 from dql.models.model import Model, open_model
 from dql.models.sources import BUILT_INS, BuiltIn
 from dql.models.vocabulary_json import read_json
@@ -79,11 +79,8 @@ class Registry:
             if self.offline:
                 raise ConfigError(f"model {ref} is not installed and dql is offline", hint="RESET offline to fetch it")
             if uri.startswith("hf:"):
-                if progress is not None:
-                    progress(PullProgress(ref, 0, None))
-                download_snapshot(parse_reference(uri))
-            else:
-                install(self._built_ins[uri], self.models_dir, progress)
+                return self._open(ref, download_snapshot(parse_reference(uri), ref, progress))
+            install(self._built_ins[uri], self.models_dir, progress)
         return self.resolve(ref)
 
     def list(self) -> list[ModelInfo]:

@@ -4,14 +4,18 @@ import hashlib
 import threading
 import zipfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from dql.config import Config
 from dql.errors import BindError, ConfigError
 from dql.models.fetch import PullProgress
 from dql.models.registry import Registry
 from dql.models.sources import BUILT_INS, BuiltIn, Package, PinnedFile
+from dql.session import Session
+from dql.summary import summary
 from tests.models.test_checkpoint import checkpoint
 from tests.models.tiny import tiny_model
 
@@ -77,6 +81,18 @@ def test_pull_installs_what_is_pinned(registry: Registry) -> None:
     assert not registry.installed("tiny")
     with pytest.raises(BindError, match="not installed"):
         registry.remove("tiny")
+
+
+@pytest.mark.slow
+def test_a_query_that_fetches_a_model_shows_its_terms(
+    tmp_path: Path, source: BuiltIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Session(config=Config(home=tmp_path / "home")) as session:
+        monkeypatch.setattr(session.registry, "_built_ins", {"tiny": replace(source, notice="some terms apply")})
+        for told in (("some terms apply",), ()):
+            result = session.query("SELECT AI_GENERATE('x', model => 'tiny', max_tokens => 1)")
+            result.arrow()
+            assert result.stats().notices == told and set(told) <= set(summary(result))
 
 
 @pytest.mark.slow
