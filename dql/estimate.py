@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 from dql.cascades import Settled
 from dql.catalog import Catalog
 from dql.certificates import Certificates
+from dql.choosing import Choices
 from dql.config import Config
 from dql.counting import Counts
 from dql.errors import ConfigError
@@ -25,7 +26,7 @@ from dql.planner.infeasible import infeasible
 from dql.planner.physical import CallExec, InferExec
 from dql.planner.plan import Planned
 from dql.planner.prompts import prompts
-from dql.planner.search import Choice, search, space_of
+from dql.planner.search import Choice, space_of
 from dql.planner.statistics import BUDGET, Asked, CallStatistics, countable, infer_nodes
 from dql.planner.workload import workload
 from dql.prompts import CompiledPrompt
@@ -52,6 +53,7 @@ class Surroundings(Protocol):
     history: History
     certificates: Certificates
     counts: Counts
+    choices: Choices
     cancelled: threading.Event
 
     @property
@@ -232,12 +234,13 @@ class _Counting:
 
 def _choose(calls: list[PricedCall], contract: Contract, session: Surroundings, on: str | None) -> Choice:
     if on is not None:
-        return search(calls, hardware_named(on, session.config.price_per_hour or None), contract, what_if=True)
+        price = session.config.price_per_hour or None
+        return session.choices.of(calls, hardware_named(on, price), contract, what_if=True)
     machine = session.machine
-    choice = search(_refined(calls, machine.hardware(), session), machine.hardware(), contract)
+    choice = session.choices.of(_refined(calls, machine.hardware(), session), machine.hardware(), contract)
     if machine.lacks(call.shape for call in calls) and _worth_measuring(choice):
         hardware = machine.measure(session.runtime, dict.fromkeys(call.shape for call in calls))
-        choice = search(_refined(calls, hardware, session), hardware, contract)
+        choice = session.choices.of(_refined(calls, hardware, session), hardware, contract)
     return choice
 
 

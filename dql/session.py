@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from dql.catalog import Catalog, TableInfo, is_frame, read_arrow
 from dql.certificates import Certificates
+from dql.choosing import Choices
 from dql.config import Config
 from dql.counting import Counts
 from dql.errors import BindError, DqlError
@@ -69,6 +70,7 @@ class Session:
         self.history = History(self.config.runs_file)
         self.certificates = Certificates(self.config.certificates_dir)
         self.counts = Counts(self.catalog)
+        self.choices = Choices()
         self.settings_in_force: dict[str, Value] = {}
         self.model = self.config.model
         self.names = Names(self.catalog, lasting=path is not None and path != ":memory:")

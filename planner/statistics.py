@@ -26,7 +26,7 @@ from dql.planner.physical import (
 from dql.planner.prefix import tree_tokens
 from dql.prompts import CompiledPrompt, TokenBatch
 
-BUDGET = 0.7  # seconds spent on counting before the counts become a sample's
+BUDGET = 0.5  # seconds spent on counting before the counts become a sample's
 
 Stream = Callable[[str, int], Iterator[pa.RecordBatch]]
 
