@@ -361,6 +361,9 @@ _MISSING = re.compile(r'No files found that match the pattern "([^"]+)"')
 _NAMED = re.compile(r'[Cc]olumn "([^"]+)"|(?:Table|Function) with name "?([\w.]+)"? does not exist')
 
 
+_CSV = re.compile(r"CSV Error on Line: (\d+)\n(?:Original Line: [^\n]*\n)?([^\n]*)\n.*?\n *file = ([^\n]+)", re.DOTALL)
+
+
 def translate(error: duckdb.Error) -> DqlError:
     """A dql error that says what DuckDB said, without its decoration."""
     found = _translate(error, _PLACE.sub("", str(error)).strip())
@@ -387,6 +390,11 @@ def _translate(error: duckdb.Error, text: str) -> DqlError:
         return BindError(message, hint=hint)
     if (missing := _MISSING.search(message)) is not None:
         return _no_file(missing[1])
+    if (csv := _CSV.search(text)) is not None:
+        option = "encoding = 'latin-1'" if "unicode" in csv[2] else "ignore_errors = true"
+        found = ExecutionError(f"{csv[3]}, line {csv[1]}: {csv[2]}", hint=f"write read_csv('{csv[3]}', {option})")
+        found.excerpt = csv[3], 0
+        return found
     if isinstance(error, duckdb.IOException | duckdb.HTTPException | duckdb.PermissionException):
         return ExecutionError(message, hint=hint)
     if isinstance(error, duckdb.ResourceInUseException):

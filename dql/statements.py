@@ -168,15 +168,10 @@ def into(target: ast.Into, planned: Planned, call: Call) -> Result:
         raise UnsupportedError(
             "writing a directory does not run yet", span=target.span, hint="name a file: 'out.parquet'"
         )
-    options = _options(target.options, call)
-    asked = options.pop("format", None)
-    if options:
-        name = next(iter(options))
-        raise BindError(f"INTO has no option {name}", span=target.span, hint="there is FORMAT")
     try:
-        target_file = call.session.runtime.file(path, str(asked) if asked is not None else None)
+        target_file = call.session.runtime.file(path, _options(target.options, call), planned.query)
     except DqlError as error:
-        error.span = target.path.span
+        error.span = error.span or target.path.span
         raise
     _check_folder(path, target.span)
     run = start(planned, call)

@@ -17,7 +17,7 @@ from dql.executor.operators import execute
 from dql.executor.options import EngineOptions
 from dql.executor.progress import Progress, Tracker
 from dql.executor.rejected import Rejected, batches
-from dql.executor.sink import AtomicFile, file_format
+from dql.executor.sink import AtomicFile, check_columns, checked_options, file_format
 from dql.executor.stats import Stats
 from dql.models import Model
 from dql.models.fetch import PullProgress
@@ -137,7 +137,7 @@ class Runtime:
         """A run that begins when its batches are read."""
         tracker = Tracker(listen)
         models = _Models(self, tracker)
-        rejects = self.file(policy.rejects, None) if policy.rejects is not None else None
+        rejects = AtomicFile(policy.rejects, file_format(policy.rejects), {}) if policy.rejects is not None else None
         context = Context(self._catalog, models, dict(params), policy, tracker, threading.Event())
         return Run(plan, context, rejects)
 
@@ -158,9 +158,16 @@ class Runtime:
         grid = calibrate.THOROUGH if thorough else calibrate.QUICK
         return calibrate.measure(base, shape, grid, progress or (lambda label, share: None))
 
-    def file(self, path: str, asked: str | None) -> AtomicFile:
-        """A file to be written in one step. Raises BindError for a format that dql does not write."""
-        return AtomicFile(path, file_format(path, asked))
+    def file(self, path: str, options: Mapping[str, object], plan: QueryPlan) -> AtomicFile:
+        """A file for the rows of a plan, to be written in one step.
+
+        Raises BindError for a format that dql does not write or that cannot hold them, and for unknown options.
+        """
+        options = dict(options)
+        asked = options.pop("format", None)
+        file_type = file_format(path, str(asked) if asked is not None else None)
+        check_columns(file_type, plan.names, plan.types)
+        return AtomicFile(path, file_type, checked_options(file_type, options))
 
     def model(self, name: str, tracker: Tracker) -> Model:
         """The model, pulled if need be."""

@@ -6,10 +6,10 @@ Until then the old file stays as it was, and can be read, even by the query that
 import json
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import pyarrow as pa
 import pyarrow.csv
@@ -30,10 +30,13 @@ class Writer(Protocol):
     def close(self) -> None: ...
 
 
+Options = Mapping[str, object]
+
+
 class JsonLines:
     """One JSON object a line."""
 
-    def __init__(self, path: Path, schema: pa.Schema) -> None:
+    def __init__(self, path: Path, schema: pa.Schema, options: Options) -> None:
         self._file = path.open("w", encoding="utf-8")
 
     def write_table(self, table: pa.Table) -> None:
@@ -45,39 +48,42 @@ class JsonLines:
         self._file.close()
 
 
-def _csv(delimiter: str) -> Callable[[Path, pa.Schema], Writer]:
-    def open_csv(path: Path, schema: pa.Schema) -> Writer:
-        for field in schema:
-            if pa.types.is_nested(field.type):
-                hint = "write Parquet or JSON lines, or cast the column to VARCHAR"
-                raise ExecutionError(f"CSV cannot hold column {field.name} of type {field.type}", hint=hint)
-        options = pyarrow.csv.WriteOptions(delimiter=delimiter)
-        writer: Writer = pyarrow.csv.CSVWriter(path, schema, write_options=options)
-        return writer
-
-    return open_csv
-
-
-def _parquet(path: Path, schema: pa.Schema) -> Writer:
-    writer: Writer = pq.ParquetWriter(path, schema, compression="zstd", write_page_checksum=True)
+def _csv(path: Path, schema: pa.Schema, options: Options) -> Writer:
+    written = pyarrow.csv.WriteOptions(
+        include_header=bool(options.get("header", True)), delimiter=str(options.get("delimiter", ","))
+    )
+    writer: Writer = pyarrow.csv.CSVWriter(path, schema, write_options=written)
     return writer
 
 
-def _arrow(path: Path, schema: pa.Schema) -> Writer:
+def _tsv(path: Path, schema: pa.Schema, options: Options) -> Writer:
+    return _csv(path, schema, {"delimiter": "\t", **options})
+
+
+def _parquet(path: Path, schema: pa.Schema, options: Options) -> Writer:
+    compression = str(options.get("compression", "zstd"))
+    writer: Writer = pq.ParquetWriter(path, schema, compression=compression, write_page_checksum=True)
+    return writer
+
+
+def _arrow(path: Path, schema: pa.Schema, options: Options) -> Writer:
     writer: Writer = pyarrow.ipc.new_file(str(path), schema)
     return writer
 
 
-FORMATS: dict[str, Callable[[Path, pa.Schema], Writer]] = {
+FORMATS: dict[str, Callable[[Path, pa.Schema, Options], Writer]] = {
     "parquet": _parquet,
     "arrow": _arrow,
     "feather": _arrow,
-    "csv": _csv(","),
-    "tsv": _csv("\t"),
+    "csv": _csv,
+    "tsv": _tsv,
     "json": JsonLines,
     "jsonl": JsonLines,
     "ndjson": JsonLines,
 }
+_OPTIONS = {"csv": ("header", "delimiter"), "tsv": ("header", "delimiter"), "parquet": ("compression",)}
+_SAME = {"delim": "delimiter", "sep": "delimiter", "codec": "compression"}  # as DuckDB has them
+_COMPRESSIONS = ("zstd", "snappy", "gzip", "brotli", "lz4", "uncompressed")
 
 
 def file_format(path: str, asked: str | None = None) -> str:
@@ -89,15 +95,58 @@ def file_format(path: str, asked: str | None = None) -> str:
     return name
 
 
+def check_columns(file_type: str, names: Sequence[str], types: Sequence[str]) -> None:
+    """Raise BindError for a column of an SQL type that a format cannot hold."""
+    if file_type not in ("csv", "tsv"):
+        return
+    for name, sql_type in zip(names, types, strict=True):
+        if sql_type.endswith("]") or sql_type.startswith(("STRUCT(", "MAP(", "UNION(")):
+            hint = "write Parquet or JSON lines, or cast the column to VARCHAR"
+            raise BindError(f"{file_type.upper()} cannot hold column {name} of type {sql_type}", hint=hint)
+
+
+def checked_options(file_type: str, options: Options) -> Options:
+    """Options of a format by dql's names for them. Raises BindError for what the format does not have."""
+    known = _OPTIONS.get(file_type, ())
+    found: dict[str, object] = {}
+    for given, value in options.items():
+        name = _SAME.get(given, given)
+        if name not in known:
+            hint = f"there is {', '.join(known).upper()}" if known else f"{file_type} has no options"
+            raise BindError(f"{file_type} has no option {given}", hint=hint)
+        if name == "header":
+            value = True if value is None else value
+            if not isinstance(value, bool):
+                raise BindError("header is TRUE or FALSE")
+        elif name == "delimiter" and (not isinstance(value, str) or len(value) != 1 or not value.isascii()):
+            raise BindError("a delimiter is one character", hint="write DELIMITER ';'")
+        elif name == "compression":
+            value = str(value).lower()
+            if value not in _COMPRESSIONS:
+                raise BindError(f"Parquet has no compression {value}", hint=f"there is {', '.join(_COMPRESSIONS)}")
+            value = "none" if value == "uncompressed" else value
+        found[name] = value
+    return found
+
+
 class AtomicFile(AbstractContextManager["AtomicFile"]):
     """Write batches under a temporary name; `commit` puts the file in its place. Leaving without it removes it."""
 
-    def __init__(self, path: str, file_type: str) -> None:
+    def __init__(self, path: str, file_type: str, options: Options) -> None:
         self.path = Path(path)
+        self._options = options
         self._temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
         self._open = FORMATS[file_type]
         self._writer: Writer | None = None
         self._waiting: list[pa.RecordBatch] = []
+
+    def __enter__(self) -> Self:
+        """Take the temporary name, so that a folder that cannot be written to is known before any call."""
+        try:
+            self._temporary.touch()
+        except OSError as error:
+            raise self._failed(error) from error
+        return self
 
     def write(self, batches: Iterator[pa.RecordBatch]) -> None:
         """Take all batches, of which there is at least one; small ones are written together."""
@@ -133,7 +182,7 @@ class AtomicFile(AbstractContextManager["AtomicFile"]):
             return
         try:
             if self._writer is None:
-                self._writer = self._open(self._temporary, self._waiting[0].schema)
+                self._writer = self._open(self._temporary, self._waiting[0].schema, self._options)
             self._writer.write_table(pa.Table.from_batches(self._waiting))
         except OSError as error:
             raise self._failed(error) from error

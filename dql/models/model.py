@@ -124,6 +124,9 @@ def _open_gguf(path: Path, name: str, uri: str) -> Model:
 
 
 def _open_folder(path: Path, name: str, uri: str, root: Path | None) -> Model:
+    if not (path / "config.json").is_file():
+        hint = "a model's folder holds config.json, tokenizer.json and *.safetensors; for a GGUF file name the file"
+        raise ConfigError(f"{path} is no model's folder: it has no config.json", hint=hint)
     config = read_json(path / "config.json", required=True)
     files = weight_files(path, root)
     shape = ModelShape.from_hf_config(config)

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dql.errors import BindError
+from dql.errors import BindError, ExecutionError
 from tests.fake_session import FakeSession
 
 ROWS = pl.DataFrame({"id": [1, 2, 3], "body": ["a bug", None, "a refund"]})
@@ -38,6 +38,16 @@ def write_file(name: str, write: Callable[[Path], object]) -> Callable[[Path], s
         return f"'{folder / name}'"
 
     return into
+
+
+def test_a_broken_line_is_said_with_its_file_and_what_to_write(session: FakeSession, tmp_path: Path) -> None:
+    path = tmp_path / "latin.csv"
+    path.write_bytes("id,body\n1,ok\n2,caf\u00e9\n".encode("latin-1"))
+    for text in (f"FROM '{path}'", f"{QUERY} '{path}'"):
+        with pytest.raises(ExecutionError, match=f"{path}, line 3: Invalid unicode") as caught:
+            session.query(text).pl()
+        assert caught.value.hint == f"write read_csv('{path}', encoding = 'latin-1')"
+    assert session.query(f"FROM read_csv('{path}', encoding = 'latin-1')").pl()["body"].to_list() == ["ok", "café"]
 
 
 @pytest.mark.parametrize(

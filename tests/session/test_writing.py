@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dql.errors import DqlError, ExecutionError
+from dql.errors import BindError, DqlError, ExecutionError
 from tests.fake_session import FakeSession
 
 OLD = pl.DataFrame({"g": ["old"]})
@@ -45,6 +45,33 @@ def test_copy_writes_too(session: FakeSession, tmp_path: Path) -> None:
     path = tmp_path / "out.parquet"
     session.query(f"COPY ({QUERY}) TO '{path}'")
     assert pl.read_parquet(path).rows() == ROWS
+
+
+def test_options_of_a_format(session: FakeSession, tmp_path: Path) -> None:
+    csv, parquet = tmp_path / "out.csv", tmp_path / "out.parquet"
+    session.query(f"COPY ({QUERY}) TO '{csv}' (FORMAT csv, HEADER false, DELIM ';')")
+    assert csv.read_text().splitlines()[0] == '0;"n0"'
+    session.query(f"COPY ({QUERY}) TO '{parquet}' (COMPRESSION snappy)")
+    assert pq.ParquetFile(parquet).metadata.row_group(0).column(0).compression == "SNAPPY"
+
+
+@pytest.mark.parametrize(
+    "target",
+    ["'out.csv' (FORCE_QUOTE *)", "'out.csv' (DELIM ';;')", "'out.jsonl' (HEADER)", "'out.parquet' (CODEC zip)"],
+)
+def test_what_cannot_be_written_so_is_refused_before_any_call(session: FakeSession, target: str) -> None:
+    with pytest.raises(DqlError):
+        session.query(f"COPY ({QUERY}) TO {target}")
+    assert not session.asked
+
+
+def test_csv_holds_no_lists_and_a_folder_may_be_closed(session: FakeSession, tmp_path: Path) -> None:
+    """Both are found before any call."""
+    with pytest.raises(BindError, match="CSV cannot hold column c"):
+        session.query(f"SELECT AI_CLASSIFY('a', ['a', 'b'], multi => true) AS c INTO '{tmp_path}/out.csv'")
+    with pytest.raises(ExecutionError, match="could not write /proc/out.csv"):
+        session.query(f"{QUERY} INTO '/proc/out.csv'")
+    assert not session.asked
 
 
 def test_no_rows_make_a_file_with_columns(session: FakeSession, tmp_path: Path) -> None:
