@@ -1,7 +1,7 @@
 """Searches that a session has made: what is explained again, or explained and then run, is not searched twice."""
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 
 from dql.planner.candidates import PricedCall
@@ -19,12 +19,18 @@ class Choices:
         self._known: OrderedDict[bytes, Choice] = OrderedDict()
 
     def of(
-        self, calls: Sequence[PricedCall], hardware: Hardware, contract: Contract, *, what_if: bool = False
+        self,
+        calls: Sequence[PricedCall],
+        hardware: Hardware,
+        contract: Contract,
+        agreement: Mapping[str, float] | None = None,
+        *,
+        what_if: bool = False,
     ) -> Choice:
         """The choice for these calls. Raises what `search` raises."""
-        key = blake2b(repr((calls, hardware, contract, what_if)).encode(), digest_size=16).digest()
+        key = blake2b(repr((calls, hardware, contract, agreement, what_if)).encode(), digest_size=16).digest()
         if key not in self._known:
-            self._known[key] = search(calls, hardware, contract, what_if=what_if)
+            self._known[key] = search(calls, hardware, contract, agreement, what_if=what_if)
             if len(self._known) > _KEPT:
                 self._known.popitem(last=False)
         self._known.move_to_end(key)

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Protocol
 
@@ -18,7 +19,6 @@ from dql.judging import Judge
 from dql.machine import Machine
 from dql.models.registry import Registry
 from dql.planner.candidates import PricedCall
-from dql.planner.cascading import with_thresholds
 from dql.planner.contract import Contract
 from dql.planner.guess import guessed
 from dql.planner.hardware import Hardware, hardware_named
@@ -30,6 +30,7 @@ from dql.planner.search import Choice, space_of
 from dql.planner.statistics import BUDGET, Asked, CallStatistics, countable, infer_nodes
 from dql.planner.workload import workload
 from dql.prompts import CompiledPrompt
+from dql.proofs import Proven
 
 if TYPE_CHECKING:
     from dql.executor.evidence import EngineEvidence
@@ -64,11 +65,14 @@ class Surroundings(Protocol):
 class Estimate:
     """What is known of a query before it runs. Mappings are by the column of a call's answer.
 
+    planned: the query's plans on the models that will answer.
+
     choice: None where nothing could be counted, or no model runs. notes: why a call has no figures, or how it takes
     part in a cascade. thresholds: of cascades, by their parameter. quality: what is certain of the answers. evidence:
     what engines were asked already.
     """
 
+    planned: Planned
     statistics: Mapping[str, CallStatistics] = field(default_factory=dict)
     notes: Mapping[str, str] = field(default_factory=dict)
     frames: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -95,10 +99,30 @@ def estimate(
     Raises PlanError where no plan meets the contract (unless it says best_effort), UnsupportedError for pinned settings
     that cannot run, ConfigError for unknown hardware.
     """
+    judge = Judge(session, planned.contract, params, running and on is None, progress)
+    predicted = partial(_estimate, session=session, params=params, on=on, rows=rows)
+    first = partial(predicted, judge=replace(judge, may_ask=False), running=False, strict=False)
+    planned, why = judge.pick(planned, first, ask=judge.may_ask)
+    found = predicted(planned, judge=judge, running=running, strict=strict)
+    return replace(found, quality=(*why, *found.quality), evidence=judge.evidence)
+
+
+def _estimate(
+    planned: Planned,
+    session: Surroundings,
+    params: Mapping[str, object],
+    judge: Judge,
+    *,
+    on: str | None,
+    rows: int | None,
+    running: bool,
+    strict: bool,
+) -> Estimate:
+    """`estimate` where models are settled."""
     contract = planned.contract
     asks = bool(contract.bounds) or contract.objective != Contract().objective
-    judge = Judge(session, contract, params, running and on is None, progress)
-    query = judge.reference(planned.query) if on is None else with_thresholds(planned.query, {}, 1.0)
+    hardware = session.machine.hardware() if on is None else hardware_named(on)
+    query = judge.reference(planned.query, hardware)
     counting = _Counting(session, params, contract, _RUN_BUDGET if running and not asks else BUDGET)
     for node in reversed(list(infer_nodes(query.root))):
         counting.add(node)
@@ -110,19 +134,25 @@ def estimate(
         alone.add(replace(node, calls=(call,)))
         return next(iter(alone.priced()), None)
 
-    settled, choice = Settled(), None
+    found = Estimate(planned, counting.statistics, counting.notes, counting.frames)
+    settled, proven = Settled(), Proven()
     for ask in (False, True) if judge.may_ask else (False,):  # a contract that nothing keeps fails before any call
-        settled = judge.cascades(query, counting.statistics, price, ask=ask) if settled.open or not ask else settled
-        calls = settled.of(counting.priced())
-        choice = _choose(calls, contract, session, on) if calls else None
-        if strict and choice is not None and not choice.best.feasible and not contract.setting("best_effort"):
-            raise infeasible(choice)
-    if choice is None:
-        _check_pinned(contract, on, session)
-    notes = {**counting.notes, **settled.notes}
-    promises = tuple(settled.promises)
-    thresholds = settled.thresholds
-    return Estimate(counting.statistics, notes, counting.frames, choice, thresholds, promises, judge.evidence)
+        if ask and not (settled.open or proven.open):
+            break
+        settled = judge.cascades(query, counting.statistics, price, ask=ask)
+        notes = {**counting.notes, **settled.notes}
+        found = replace(found, notes=notes, thresholds=settled.thresholds, quality=tuple(settled.promises))
+        if not (calls := settled.of(counting.priced())):
+            _check_pinned(contract, on, session)
+            continue
+        found = replace(found, choice=_choose(calls, contract, session, on))
+        if on is None:
+            choose = partial(_choose, calls, contract, session, on)
+            proven, choice = judge.precisions(query, found, choose, ask=ask)
+            found = replace(found, choice=choice, quality=(*found.quality, *proven.lines))
+        if strict and found.choice and not found.choice.best.feasible and not contract.setting("best_effort"):
+            raise infeasible(found.choice)
+    return found
 
 
 def template_key(call: CallExec, model: str) -> str:
@@ -232,15 +262,21 @@ class _Counting:
         return PricedCall(call.out, call.model, session.registry.resolve(call.model).shape, work)
 
 
-def _choose(calls: list[PricedCall], contract: Contract, session: Surroundings, on: str | None) -> Choice:
+def _choose(
+    calls: list[PricedCall],
+    contract: Contract,
+    session: Surroundings,
+    on: str | None,
+    agreement: Mapping[str, float] | None = None,
+) -> Choice:
     if on is not None:
         price = session.config.price_per_hour or None
         return session.choices.of(calls, hardware_named(on, price), contract, what_if=True)
     machine = session.machine
-    choice = session.choices.of(_refined(calls, machine.hardware(), session), machine.hardware(), contract)
+    choice = session.choices.of(_refined(calls, machine.hardware(), session), machine.hardware(), contract, agreement)
     if machine.lacks(call.shape for call in calls) and _worth_measuring(choice):
         hardware = machine.measure(session.runtime, dict.fromkeys(call.shape for call in calls))
-        choice = session.choices.of(_refined(calls, hardware, session), hardware, contract)
+        choice = session.choices.of(_refined(calls, hardware, session), hardware, contract, agreement)
     return choice
 
 

@@ -52,9 +52,9 @@ def explain(
             pass
         if run.interrupted:
             raise KeyboardInterrupt
-        explanation = explanation_of(planned, found, run.context.measured, run.seconds)
+        explanation = explanation_of(found, run.context.measured, run.seconds)
     else:
-        explanation = explanation_of(planned, estimate(planned, session, params, on=on))
+        explanation = explanation_of(estimate(planned, session, params, on=on))
     if wanted == "json":
         return rows([("plan", "VARCHAR")], [(json.dumps(as_json(explanation), indent=2),)], "explain")
     text = explain_plan(explanation, statement.rewrites)
@@ -76,9 +76,10 @@ def _format(statement: ast.Explain) -> str:
 
 
 def explanation_of(
-    planned: Planned, found: Estimate, measured: Mapping[str, Measured] | None = None, seconds: float | None = None
+    found: Estimate, measured: Mapping[str, Measured] | None = None, seconds: float | None = None
 ) -> Explanation:
     """All that EXPLAIN prints of a query; `measured` and `seconds` of its run."""
+    planned = found.planned
     return Explanation(
         planned.logical,
         planned.applied,
@@ -94,20 +95,20 @@ def explanation_of(
     )
 
 
-def judged(run: "Run", planned: Planned, found: Estimate) -> list[Promise]:
+def judged(run: "Run", found: Estimate) -> list[Promise]:
     """What was promised for each bound, and what became of it."""
-    return promises(explanation_of(planned, found, run.context.measured, run.seconds))
+    return promises(explanation_of(found, run.context.measured, run.seconds))
 
 
-def remember(run: "Run", planned: Planned, found: Estimate, session: Surroundings, text: str) -> None:
+def remember(run: "Run", found: Estimate, session: Surroundings, text: str) -> None:
     """Keep what a finished run took beside what was predicted; a run without calls, or cut short, teaches nothing."""
     measured = run.context.measured
-    calls = [call for node in infer_nodes(planned.query.root) for call in node.calls if call.out in measured]
+    calls = [call for node in infer_nodes(found.planned.query.root) for call in node.calls if call.out in measured]
     if run.interrupted or not any(m.distinct for m in measured.values()):
         return
     choice = found.choice
     hardware = session.machine.hardware() if choice is None else choice.hardware
-    kept = judged(run, planned, found)
+    kept = judged(run, found)
     record = RunRecord(
         query=text[:_QUERY_TEXT],
         model=", ".join(dict.fromkeys(call.model for call in calls)),
@@ -123,7 +124,7 @@ def remember(run: "Run", planned: Planned, found: Estimate, session: Surrounding
             CallRecord(
                 template=template_key(call, key := model_key(session, call.model)),
                 model=key,
-                hardware=hardware_key(hardware, placement(planned.contract, choice).weights),
+                hardware=hardware_key(hardware, placement(found.planned.contract, choice).weights),
                 decodes=call.op == "generate",
                 modelled=modelled(choice, call.out, measured[call.out]),
                 seconds=measured[call.out].seconds,

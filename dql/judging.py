@@ -1,23 +1,32 @@
 """What engines are asked before a query runs, so that its plan may change answers and still keep its promise."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from dql.cascades import Price, Settled, Settler
 from dql.planner.cascading import with_thresholds
-from dql.planner.contract import Contract
+from dql.planner.certify import first_look
+from dql.planner.contract import Bound, Contract
+from dql.planner.hardware import Hardware
+from dql.planner.models import Chosen, choices, on_models, said
 from dql.planner.physical import CallExec, ErrorPolicy, Placement, QueryPlan
 from dql.planner.placing import placed
-from dql.planner.search import space_of
+from dql.planner.plan import Planned
+from dql.planner.search import Choice, lossy, preference, reference_of, settled, space_of
 from dql.planner.statistics import CallStatistics
+from dql.planner.units import seconds_text
+from dql.proofs import Candidate, Proven, Prover
 
 if TYPE_CHECKING:
-    from dql.estimate import Surroundings
+    from dql.estimate import Estimate, Surroundings
     from dql.executor.evidence import EngineEvidence
     from dql.executor.progress import Progress
 
 _ASKED = 1.0  # a threshold with which every model of a cascade may be asked
+_LOAD = 2e-9  # seconds that a parameter takes to load in another precision
+
+Choose = Callable[[Mapping[str, float]], Choice]
 
 
 @dataclass(slots=True)
@@ -30,25 +39,61 @@ class Judge:
     may_ask: bool
     progress: "Callable[[Progress], None] | None" = None
     evidence: "EngineEvidence | None" = field(default=None, init=False)
+    _share: float = field(default=1.0, init=False)  # of the risk that precisions may take
+    _settled: bool = field(default=False, init=False)  # another model than the reference answers
 
-    def reference(self, query: QueryPlan) -> QueryPlan:
-        """The plan at reference precision, or at what is pinned, and with all models of its cascades asked."""
-        space = space_of(self.session.machine.hardware(), self.contract, what_if=False)
-        place = Placement(weights=space.weights[0], kv_cache=space.kv_cache[0])
+    def reference(self, query: QueryPlan, hardware: Hardware) -> QueryPlan:
+        """The plan whose answers are right, with all models of its cascades asked."""
+        space = space_of(hardware, self.contract, what_if=True)
+        precision = reference_of(hardware, self.contract)
+        if self.contract.bound("quality") is None:
+            precision = space.weights[0]  # perhaps pinned
+        place = settled(Placement(weights=precision, kv_cache=space.kv_cache[0]), self.contract)
         return placed(with_thresholds(query, {}, _ASKED), place)
 
     def cascades(
-        self,
-        query: QueryPlan,
-        statistics: Mapping[str, CallStatistics],
-        price: Price,
-        *,
-        ask: bool,
+        self, query: QueryPlan, statistics: Mapping[str, CallStatistics], price: Price, *, ask: bool
     ) -> Settled:
         """What becomes of the cascades of a reference plan. Asks engines where `ask`."""
         evidence = self.asked if ask else None
         settler = Settler(self.session, self.contract, self.params, statistics, evidence, self.identify, price)
         return settler.settle(query)
+
+    def precisions(self, query: QueryPlan, found: "Estimate", choose: Choose, *, ask: bool) -> tuple[Proven, Choice]:
+        """Precisions that are proven to keep the quality bound, and the plan with these among its choices.
+
+        query: the reference plan. Where nobody may ask yet, the plan is the best that the run may turn out to have.
+        """
+        bound, reference = self.contract.bound("quality"), found.choice
+        assert reference is not None
+        if bound is None or self._settled:
+            return Proven(), reference
+        candidates = self._cheaper(bound, reference, choose)
+        prover = self._prover(bound, found, reference_of(reference.hardware, self.contract), self._share, ask=ask)
+        proven = prover.prove(query, candidates)
+        if proven.open and not reference.best.feasible:
+            return proven, choose({candidate.name: 1.0 for candidate in candidates})
+        return proven, choose(proven.bounds) if proven.bounds else reference
+
+    def pick(
+        self, planned: Planned, predict: "Callable[[Planned], Estimate]", *, ask: bool
+    ) -> tuple[Planned, list[str]]:
+        """The plan on the models that meet the contract at the least cost, and why these."""
+        ways = list(choices(planned))
+        if len(ways) == 1:
+            return on_models(planned, ways[0]), []
+        bound = self.contract.bound("quality")
+        here = [way for way in ways if all(self.session.registry.installed(name) for name in way.values())]
+        weighed = here if ways[0] in here or bound is None else []  # the first is what others are compared with
+        found = [(way, predict(on_models(planned, way))) for way in weighed]
+        priced = [(way, e, e.choice) for way, e in found if e.choice is not None]
+        if not priced or self.contract.objective[1] == "quality":
+            return on_models(planned, ways[0]), [f"USING ANY: {said(ways[0])}, named first"]
+        priced.sort(key=lambda each: preference(each[2].best, self.contract))
+        lines = self._compared([(way, choice) for way, _, choice in priced], ways, here)
+        if bound is None:
+            return on_models(planned, priced[0][0]), lines
+        return self._pick_proven(planned, bound, priced, ways[0], ask=ask)
 
     def asked(self) -> "EngineEvidence":
         """The evidence, and through it the engines."""
@@ -62,5 +107,85 @@ class Judge:
         """All that decides what a call answers to a row."""
         place, model = call.placement, self.session.registry.resolve(call.model)
         asks = call.op, call.template, call.bare, call.labels, call.multi, call.low, call.high, call.type
-        said = call.system, call.instruction, call.examples, call.calibrate, call.decoding
-        return model.digest, place.weights, place.kv_cache, asks, said
+        told = call.system, call.instruction, call.examples, call.calibrate, call.decoding
+        return model.digest, place.weights, place.kv_cache, asks, told
+
+    def _prover(self, bound: Bound, found: "Estimate", reference: str, share: float, *, ask: bool) -> Prover:
+        confidence = 1 - (1 - bound.confidence) * share
+        evidence = self.asked if ask else None
+        surroundings = self.session, self.params, found.statistics, evidence, self.identify
+        return Prover(*surroundings, reference, bound.value, confidence)
+
+    def _cheaper(self, bound: Bound, reference: Choice, choose: Choose) -> list[Candidate]:
+        """Precisions for which a test pays, the cheapest first; one that is pinned must be tested."""
+        pinned = self.contract.setting("quantization") is not None
+        names = lossy(reference.hardware, self.contract)
+        plans = {name: choose({name: 1.0}) for name in names}
+        found = []
+        for name, plan in sorted(plans.items(), key=lambda item: preference(item[1].best, self.contract)):
+            if plan.best.placement.weights != name:
+                continue
+            candidate = Candidate(name, _in_precision(name), *_gain(reference, plan))
+            rows = first_look(bound.value, (1 - bound.confidence) * self._share / len(names))
+            load = sum({c.model: c.shape.parameters * _LOAD for c in plan.calls}.values())
+            rescued = plan.best.feasible and not reference.best.feasible
+            if pinned or rescued or replace(candidate, saves=candidate.saves - load).pays(rows, len(plan.calls)):
+                found.append(candidate)
+        return found
+
+    def _pick_proven(
+        self,
+        planned: Planned,
+        bound: Bound,
+        priced: "list[tuple[Chosen, Estimate, Choice]]",
+        first: Chosen,
+        *,
+        ask: bool,
+    ) -> tuple[Planned, list[str]]:
+        """Models that are cheaper than the first named one are tested against it."""
+        self._share = 0.5
+        basis, reference = next((e, c) for way, e, c in priced if way == first)
+        ranks = [(way, choice) for way, _, choice in priced]
+        cheaper = ranks[: next(i for i, (way, _) in enumerate(ranks) if way == first)]
+        cheaper = [(way, choice) for way, choice in cheaper if len(_swaps(way, first)) == len(set(first.values()))]
+        rows = first_look(bound.value, (1 - bound.confidence) * self._share / max(len(cheaper), 1))
+        tested = [Candidate(said(way), _on(way, first), *_gain(reference, choice)) for way, choice in cheaper]
+        paying = [c for c in tested if c.pays(rows, len(reference.calls)) or not reference.best.feasible]
+        query = self.reference(on_models(planned, first).query, reference.hardware)
+        proven = self._prover(bound, basis, said(first), self._share, ask=ask).prove(query, paying)
+        for way, _ in cheaper:
+            if said(way) in proven.bounds:
+                self._settled = True
+                return on_models(planned, way), proven.lines
+        lines = proven.lines or [f"{said(first)} answers: no other model is cheap enough to be worth a test"]
+        return on_models(planned, first), lines
+
+    def _compared(self, priced: list[tuple[Chosen, Choice]], ways: list[Chosen], here: list[Chosen]) -> list[str]:
+        """What was weighed, and what could not be."""
+        figures = ", ".join(f"{said(way)} {seconds_text(choice.best.cost.seconds)}" for way, choice in priced)
+        lines = [f"USING ANY: {said(priced[0][0])} of {figures}"]
+        names = {name for way in ways for name in way.values()} - {name for way in here for name in way.values()}
+        if names:
+            lines.append(f"not here and not weighed: {', '.join(sorted(names))} (dql models pull)")
+        return lines
+
+
+def _gain(reference: Choice, other: Choice) -> tuple[float, float]:
+    """Seconds that the other plan saves, and what a row takes with both."""
+    one, two = reference.best.cost, other.best.cost
+    return one.seconds - two.seconds, (one.seconds + two.seconds) / max(one.rows, 1)
+
+
+def _in_precision(weights: str) -> Callable[[CallExec], CallExec]:
+    return lambda call: replace(call, placement=replace(call.placement, weights=weights))
+
+
+def _swaps(way: Chosen, first: Chosen) -> set[tuple[str, str]]:
+    """Which model of the first choice becomes which."""
+    return {(first[named], model) for named, model in way.items()}
+
+
+def _on(way: Chosen, first: Chosen) -> Callable[[CallExec], CallExec]:
+    """A call of the plan on the first models, on those of another way to choose."""
+    changed = dict(_swaps(way, first))
+    return lambda call: replace(call, model=changed.get(call.model, call.model))

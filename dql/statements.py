@@ -143,7 +143,7 @@ def begin(planned: Planned, call: Call) -> "tuple[Run, Estimate]":
     if policy.rejects is not None:
         _check_folder(policy.rejects, None)
     found = estimate(planned, call.session, call.params, running=True, progress=call.progress)
-    query = with_thresholds(planned.query, found.thresholds, ALONE)
+    query = with_thresholds(found.planned.query, found.thresholds, ALONE)
     query = placed(query, placement(planned.contract, found.choice))
     run = call.session.runtime.start(query, policy, call.params, call.progress)
     if found.evidence is not None:
@@ -152,8 +152,8 @@ def begin(planned: Planned, call: Call) -> "tuple[Run, Estimate]":
         run.context.token_budget = budget.value
     if found.choice is not None:
         run.context.adviser = Adviser(found.choice)
-    run.judge = lambda ended: explaining.judged(ended, planned, found)
-    run.finished = lambda ended: remember(ended, planned, found, call.session, call.text)
+    run.judge = lambda ended: explaining.judged(ended, found)
+    run.finished = lambda ended: remember(ended, found, call.session, call.text)
     call.session.watch(run)
     return run, found
 
@@ -428,7 +428,7 @@ def explain(statement: ast.Explain, call: Call) -> Result:
 def explained(planned: Planned, call: Call) -> str:
     """What EXPLAIN prints for a plan."""
     found = estimate(planned, call.session, call.params, strict=False)
-    return explain_plan(explaining.explanation_of(planned, found))
+    return explain_plan(explaining.explanation_of(found))
 
 
 def _options(options: tuple[ast.Option, ...], call: Call) -> dict[str, object]:

@@ -12,7 +12,7 @@ from dql.grammar.walk import walk
 from dql.planner.calls import DETAILS
 from dql.planner.environment import Environment
 from dql.planner.logical import Column, Infer, InferCall, LogicalPlan, Project, Stage, infer, transform_plan
-from dql.planner.physical import FragmentExec, InferExec, LimitExec, MapExec, PhysicalPlan, QueryPlan
+from dql.planner.physical import QueryPlan, rewritten
 
 _PREFIX = "dql_sure_"  # of the parameters that hold thresholds
 SURE_ANSWER = "the first sure answer"  # what EXPLAIN calls the CASE
@@ -41,17 +41,7 @@ def with_thresholds(query: QueryPlan, thresholds: Mapping[str, float], other: fl
     def filled(sql: str) -> str:
         return _SURE.sub(lambda found: repr(thresholds.get(found[1], other)), sql)
 
-    def visit(node: PhysicalPlan) -> PhysicalPlan:
-        match node:
-            case InferExec() | LimitExec():
-                return replace(node, child=visit(node.child))
-            case MapExec():
-                return replace(node, child=visit(node.child), sql=filled(node.sql))
-            case FragmentExec():
-                return FragmentExec(filled(node.sql), tuple((name, visit(child)) for name, child in node.inputs))
-        return node
-
-    return replace(query, root=visit(query.root))
+    return rewritten(query, sql=filled)
 
 
 def reads_threshold(expr: ast.Expr) -> bool:

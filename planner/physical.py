@@ -2,7 +2,8 @@
 placement on the engine. A plan of this kind can be printed, compared and sent elsewhere.
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 
 from dql.planner.logical import Decoding, Labels, Operator, Stage
 
@@ -163,3 +164,37 @@ class QueryPlan:
     root: PhysicalPlan
     names: tuple[str, ...]
     types: tuple[str, ...]
+
+
+def rewritten(
+    query: QueryPlan,
+    *,
+    calls: Callable[[CallExec], CallExec] = lambda call: call,
+    sql: Callable[[str], str] = lambda text: text,
+) -> QueryPlan:
+    """The plan with every call and every text of SQL changed."""
+
+    def conditions(node: ConditionsExec) -> ConditionsExec:
+        return replace(
+            node, parts=tuple(conditions(p) if isinstance(p, ConditionsExec) else part(p) for p in node.parts)
+        )
+
+    def part(node: ConditionExec) -> ConditionExec:
+        steps = (replace(step, sql=sql(step.sql), calls=tuple(map(calls, step.calls))) for step in node.steps)
+        return replace(node, sql=sql(node.sql), steps=tuple(steps))
+
+    def visit(node: PhysicalPlan) -> PhysicalPlan:
+        match node:
+            case InferExec():
+                return replace(node, child=visit(node.child), calls=tuple(map(calls, node.calls)))
+            case SiftExec():
+                return replace(node, child=visit(node.child), conditions=conditions(node.conditions))
+            case MapExec():
+                return replace(node, child=visit(node.child), sql=sql(node.sql))
+            case LimitExec():
+                return replace(node, child=visit(node.child))
+            case FragmentExec():
+                return FragmentExec(sql(node.sql), tuple((name, visit(child)) for name, child in node.inputs))
+        return node
+
+    return replace(query, root=visit(query.root))

@@ -94,6 +94,9 @@ def search(
     if hardware.price is None and contract.bound("cost") is not None:
         raise ConfigError("a bound on cost needs a price", hint="set DQL_PRICE_PER_HOUR to this machine's USD per hour")
     space = space_of(hardware, contract, what_if=what_if)
+    tested = (p for p in agreement or {} if p in hardware.peak and p not in space.weights)
+    if contract.setting("quantization") is None:
+        space = replace(space, weights=(*space.weights, *tested))
     if sizes_of is not None:
         space = _resized(space, sizes_of)
     if calls and not any(call.work.decodes for call in calls):
@@ -109,7 +112,7 @@ def search(
         _simulated(Placement(**{name: row[name] for name in _FIELDS}), calls, hardware, contract, agreement or {})
         for row in _shortlist(marked, contract).iter_rows(named=True)
     ]
-    options.sort(key=lambda option: _preference(option, contract))
+    options.sort(key=lambda option: preference(option, contract))
     best = _usual_near(options, contract, hardware.kind)
     feasible = marked.filter(pl.col("allowed") & pl.col("fits") & (pl.col("excess") <= 1)).height
     exact = sum(o.feasible for o in options)
@@ -128,9 +131,28 @@ _FIELDS = (
 )
 
 
+def reference_of(hardware: Hardware, contract: Contract) -> str:
+    """The precision whose answers are right: this hardware's own, or what the quality bound names after OF."""
+    bound = contract.bound("quality")
+    if bound is None or not bound.reference:
+        return _REFERENCE[hardware.kind]
+    if (named := bound.reference.lower()) not in hardware.peak:
+        known = ", ".join(hardware.peak)
+        what = f"quality OF '{bound.reference}' cannot be measured on {hardware}"
+        raise UnsupportedError(what, hint=f"it runs {known}")
+    return named
+
+
+def lossy(hardware: Hardware, contract: Contract) -> tuple[str, ...]:
+    """Precisions other than the reference that an engine of this hardware has; the pinned one alone where one is."""
+    reference, pinned = reference_of(hardware, contract), contract.setting("quantization")
+    every = (pinned,) if pinned is not None else (_REFERENCE[hardware.kind], *_LOSSY[hardware.kind])
+    return tuple(str(p) for p in every if p in hardware.peak and p != reference)
+
+
 def space_of(hardware: Hardware, contract: Contract, *, what_if: bool) -> Space:
     """The points that the contract leaves open on this hardware. What is pinned has one value."""
-    reference = _REFERENCE[hardware.kind]
+    reference = reference_of(hardware, contract)
     weights = _pinned(contract, "quantization", hardware, what_if)
     kv_cache = _pinned(contract, "kv_cache", hardware, what_if)
     devices = _pinned_count(contract, "devices", hardware.devices, what_if)
@@ -138,10 +160,10 @@ def space_of(hardware: Hardware, contract: Contract, *, what_if: bool) -> Space:
     pipeline = _pinned_count(contract, "pipeline_parallel", hardware.devices, what_if)
     rows = contract.setting("batch_size")
     powers = tuple(1 << n for n in range(10) if 1 << n <= hardware.devices)
-    lossy = tuple(p for p in _LOSSY[hardware.kind] if p in hardware.peak) if what_if else ()
+    others = tuple(p for p in _LOSSY[hardware.kind] if p in hardware.peak) if what_if else ()
     return Space(
-        weights=(str(weights),) if weights else (reference, *lossy),
-        kv_cache=(str(kv_cache),) if kv_cache else (reference,),
+        weights=(str(weights),) if weights else (reference, *others),
+        kv_cache=(str(kv_cache),) if kv_cache else (_REFERENCE[hardware.kind],),
         max_rows=(int(rows),) if isinstance(rows, int) else ROWS,
         step_tokens=STEP_TOKENS[hardware.kind],
         tensor_parallel=(tensor,) if tensor else powers,
@@ -194,7 +216,7 @@ def _pinned_count(contract: Contract, name: str, devices: int, what_if: bool) ->
 
 def _allowed(hardware: Hardware, contract: Contract, agreement: Mapping[str, float]) -> tuple[str, ...]:
     """Precisions that may be chosen: the reference, what is pinned, and what is known to keep the quality bound."""
-    reference, pinned = _REFERENCE[hardware.kind], contract.setting("quantization")
+    reference, pinned = reference_of(hardware, contract), contract.setting("quantization")
     if pinned is not None:
         return (str(pinned),)
     bound = contract.bound("quality")
@@ -251,7 +273,7 @@ def _simulated(
         for c, part in parts
     )
     whole = together(costs, float(np.max(peak((c.model, part) for c, part in parts))))
-    exact = placement.weights == _REFERENCE[hardware.kind]
+    exact = placement.weights == reference_of(hardware, contract)
     quality = 1.0 if exact else agreement.get(placement.weights, 0.0)
     # what is only guessed is no ground to refuse a query
     known = together([c for c, (call, _) in zip(costs, parts, strict=True) if not call.work.guessed], whole.memory)
@@ -292,7 +314,7 @@ def _slots(placement: Placement, parts: Sequence[tuple[PricedCall, Memory]], con
     return max(1, int(min(left)))
 
 
-def _preference(option: Option, contract: Contract) -> tuple[float, float, float, float]:
+def preference(option: Option, contract: Contract) -> tuple[float, float, float, float]:
     """Smaller is better: by how much bounds are missed, then the objective, then seconds, then memory."""
     missed = max(option.misses.values(), default=0.0)
     return missed, _objective(option, contract), option.cost.seconds, option.cost.memory

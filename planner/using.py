@@ -11,11 +11,14 @@ def using(clause: ast.Using, env: Environment) -> Environment:
     match model:
         case ast.SingleModel():
             return env.with_models(_name(model, env))
+        case ast.AnyModel():
+            first, *others = _names(model.models, env, "ANY")
+            return env.with_models(first, alternatives=tuple(others))
         case ast.CascadeModel():
             *before, last = _names(model.models, env, "CASCADE")
             return env.with_models(last, cascade=tuple(before))
-    what = "USING ANY" if isinstance(model, ast.AnyModel) else "USING (column)"
-    raise UnsupportedError(f"{what} does not run yet", span=model.span, hint="name one model: USING smollm2")
+    hint = "name one model: USING smollm2"
+    raise UnsupportedError("USING (column) does not run yet", span=model.span, hint=hint)
 
 
 def _names(models: tuple[ast.SingleModel, ...], env: Environment, word: str) -> list[str]:

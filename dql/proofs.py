@@ -1,0 +1,157 @@
+"""Candidates that change answers, tested against the reference on the user's rows before a query runs."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING
+
+from dql.certificates import rows_digest
+from dql.planner.certify import Proof, first_look, most_rows
+from dql.planner.evidence import Evidence, Sample, agreement, noise_floor
+from dql.planner.physical import CallExec, InferExec, QueryPlan
+from dql.planner.statistics import CallStatistics, countable, infer_nodes
+from dql.planner.units import share_text
+
+if TYPE_CHECKING:
+    from dql.estimate import Surroundings
+
+Change = Callable[[CallExec], CallExec]
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """Something that may stand in for the reference: what it is called, and the calls that it makes of the plan's.
+
+    saves: seconds that the query takes less. row: seconds that a row takes with the reference and with it together.
+    """
+
+    name: str
+    change: Change
+    saves: float
+    row: float
+
+    def pays(self, rows: float, calls: int) -> bool:
+        """Whether testing on so many rows costs less than it may save."""
+        return self.saves > self.row * rows * calls
+
+
+@dataclass(slots=True)
+class Proven:
+    """What testing came to: proven lower bounds by candidate, a line about each; open: engines could tell more."""
+
+    bounds: dict[str, float] = field(default_factory=dict)
+    lines: list[str] = field(default_factory=list)
+    open: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Prover:
+    """Tests candidates for one query. evidence: asks engines; None where the query does not run next.
+
+    reference: what answers are compared with, in words.
+    """
+
+    session: "Surroundings"
+    params: Mapping[str, object]
+    statistics: Mapping[str, CallStatistics]
+    evidence: Callable[[], Evidence] | None
+    identify: Callable[[CallExec], object]
+    reference: str
+    target: float
+    confidence: float
+    samples: dict[str, Sample] = field(default_factory=dict)
+
+    def prove(self, query: QueryPlan, candidates: Sequence[Candidate]) -> Proven:
+        """Test the candidates in order until one keeps the target on every call; the risk is split over them all."""
+        found = Proven()
+        calls = [(n, c) for n in infer_nodes(query.root) for c in n.calls if c.op != "count_tokens"]
+        if not candidates or not calls:
+            return found
+        delta = (1 - self.confidence) / len(candidates)
+        if reason := self._hopeless(calls, delta):
+            found.lines.append(f"{self.reference} answers: {reason}")
+            return found
+        for candidate in candidates:
+            bound = self._test(candidate, calls, delta, found)
+            if bound is not None:
+                found.bounds[candidate.name] = bound
+                return found
+        if not found.open:
+            found.lines.append(f"{self.reference} answers")
+        return found
+
+    def _hopeless(self, calls: Sequence[tuple[InferExec, CallExec]], delta: float) -> str:
+        """Why nothing can be proven, where that is clear before anything is asked."""
+        for node, call in calls:
+            counted = self.statistics.get(call.out)
+            if countable(node) is None:
+                return "rows that depend on other inference cannot be sampled before the run"
+            if node.stops_early:
+                return "LIMIT may end the query before a sample would pay"
+            if not call.decoding.is_function:
+                return "sampled answers are never the same twice"
+            if call.stage is not None:
+                return "the cascade's promise is the whole of what may be lost"
+            if self.target >= 1:
+                return "no sample proves that all answers stay"
+            if not call.holes or (counted and counted.exact and not most_rows(counted.rows, self.target, delta)):
+                rows = counted.rows if counted else 1
+                return f"{rows:,} rows are too few to prove {share_text(self.target)} on"
+        return ""
+
+    def _test(
+        self, candidate: Candidate, calls: Sequence[tuple[InferExec, CallExec]], delta: float, found: Proven
+    ) -> float | None:
+        """The lower bound over all calls; None where one call's is below the target or nobody may ask."""
+        worst = 1.0
+        for node, call in calls:
+            proof, floor = self._proof(candidate, node, call, delta)
+            name = f"{candidate.name} on {call.label}" if len(calls) > 1 else candidate.name
+            if proof is None:
+                found.open = True
+                rows = first_look(self.target, delta)
+                found.lines.append(f"the run tests {name} against {self.reference} on {rows:,.0f} random rows or more")
+                return None
+            found.lines.append(f"{name} {self._said(proof, floor)}")
+            if not proof.proves(self.target, delta):
+                return None
+            worst = min(worst, proof.bound)
+        if self.evidence is not None:
+            for _, call in calls:
+                if call.out in self.samples:
+                    self.evidence().keep(call, candidate.change(call), self.samples[call.out])
+        return worst
+
+    def _said(self, proof: Proof, floor: tuple[int, int]) -> str:
+        agreed = f"agrees with {self.reference} on {proof.estimate * proof.rows:.4g} of {proof.rows:,} random rows"
+        sure = f"at least {proof.bound:.3g} at {share_text(1 - proof.delta)}"
+        noise = f"{self.reference} differs from itself in another batch on {floor[0]} of {floor[1]}"
+        return f"{agreed}, {sure}; {noise}"
+
+    def _proof(
+        self, candidate: Candidate, node: InferExec, call: CallExec, delta: float
+    ) -> tuple[Proof | None, tuple[int, int]]:
+        """What is known of one call, from earlier or by asking now, and the noise floor; None where nobody may ask."""
+        sql, changed = countable(node), candidate.change(call)
+        assert sql is not None
+
+        def subject() -> object:
+            return "agreement", self.identify(call), self.identify(changed), self.target, delta
+
+        def digest() -> str:
+            return rows_digest(sql, call, self.session.catalog, self.params)
+
+        known = self.session.certificates.find(subject, digest)
+        if known is not None:
+            return Proof(**known["proof"]), tuple(known["floor"])  # type: ignore[arg-type,return-value]
+        if self.evidence is None:
+            return None, (0, 0)
+        evidence = self.evidence()
+        counted = self.statistics.get(call.out)
+        most = most_rows(counted.rows if counted and counted.exact else 10**9, self.target, delta)
+        if call.out not in self.samples:
+            self.samples[call.out] = evidence.pilot(node, call, most)
+        sample = self.samples[call.out]
+        proof = agreement(evidence, sample, call, changed, self.target, delta, most)
+        floor = noise_floor(evidence, sample, call)
+        self.session.certificates.keep(subject(), digest(), {"proof": asdict(proof), "floor": floor})
+        return proof, floor

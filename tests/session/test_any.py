@@ -1,0 +1,60 @@
+"""USING ANY: which model answers, and what must be proven before one that was not named first may."""
+
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from dql.session import Session
+from tests.fake_session import FakeSession
+from tests.models.tiny import TinySizes, tiny_model
+
+ROWS = 2000
+FILTER = "SELECT AI_FILTER('{body} mentions bug') AS f FROM t USING ANY (main, small)"
+GENERATE = "SELECT AI_GENERATE('{body}') AS g FROM t USING ANY (main, small)"
+
+
+@pytest.fixture
+def two(session: FakeSession, tmp_path: Path) -> FakeSession:
+    """A session with `main` and a smaller model; on labels they agree, on texts never."""
+    session.query(f"CREATE MODEL main FROM '{session.model}'")
+    small = tiny_model(tmp_path, TinySizes(layers=1, hidden=16), name="small.gguf")
+    session.query(f"CREATE MODEL small FROM '{small}'")
+    session.catalog.register("t", pa.table({"body": [f"a bug {i}" for i in range(ROWS)]}))
+    return session
+
+
+def plan(session: Session, text: str) -> str:
+    return "\n".join(str(line) for line in session.query(text).arrow().column(0).to_pylist())
+
+
+def test_the_cheapest_answers_where_no_quality_is_asked_for(two: FakeSession) -> None:
+    text = plan(two, f"EXPLAIN {FILTER}")
+    assert "quality: USING ANY: small of small " in text and "model small" in text
+    assert two.query(GENERATE).arrow()["g"][0].as_py().startswith("small: ")
+    assert "named first" in plan(two, f"EXPLAIN {FILTER} WITH MAXIMIZE quality")
+
+
+def test_another_model_must_prove_itself_against_the_first(two: FakeSession) -> None:
+    asked = f"{FILTER} WITH quality >= 0.95"
+    text = plan(two, f"EXPLAIN {asked}")
+    assert "the run tests small against main on " in text and "model main" in text and two.asked == []
+    text = plan(two, f"EXPLAIN ANALYZE {asked}")
+    assert "small agrees with main on 92 of 92 random rows, at least 0.95" in text and "model small" in text
+    assert "main differs from itself in another batch on 0 of 64" in text
+    before = len(two.asked)
+    two.query(asked).arrow()
+    assert len(two.asked) - before == ROWS  # what was proven is remembered
+
+
+def test_a_model_that_answers_otherwise_is_given_up(two: FakeSession) -> None:
+    asked = f"{GENERATE} WITH quality >= 0.95"
+    text = plan(two, f"EXPLAIN ANALYZE {asked}")
+    assert "small agrees with main on 0 of 92 random rows" in text and "main answers" in text
+    assert two.query(asked).arrow()["g"][0].as_py().startswith("main: ")
+
+
+def test_a_small_table_is_not_worth_a_test(two: FakeSession) -> None:
+    two.catalog.register("t", pa.table({"body": ["a bug"] * 30}))
+    text = plan(two, f"EXPLAIN ANALYZE {FILTER} WITH quality >= 0.95")
+    assert "main answers" in text and "model main" in text
