@@ -41,10 +41,12 @@ def explain(
     """The result of an EXPLAIN. `start` begins the query's run, for ANALYZE."""
     wanted = _format(statement)
     on = None if statement.on is None else statement.on.value
-    if statement.analyze and on is not None:
-        raise BindError("EXPLAIN ANALYZE runs here, not on other hardware", span=statement.span, hint="leave out ON")
+    rows_asked = _rows(statement)
+    if statement.analyze and (on is not None or rows_asked is not None):
+        what = "other hardware" if on is not None else "other rows"
+        raise BindError(f"EXPLAIN ANALYZE runs here, not on {what}", span=statement.span, hint="leave out ON and ROWS")
     if statement.candidates:
-        found = estimate(planned, session, params, on=on, strict=False)
+        found = estimate(planned, session, params, on=on, rows=rows_asked, strict=False)
         return rows(COLUMNS, [] if found.choice is None else table(found.choice), "query")
     if statement.analyze:
         run, found = start()
@@ -54,11 +56,23 @@ def explain(
             raise KeyboardInterrupt
         explanation = explanation_of(found, run.context.measured, run.seconds)
     else:
-        explanation = explanation_of(estimate(planned, session, params, on=on))
+        explanation = explanation_of(estimate(planned, session, params, on=on, rows=rows_asked))
     if wanted == "json":
         return rows([("plan", "VARCHAR")], [(json.dumps(as_json(explanation), indent=2),)], "explain")
     text = explain_plan(explanation, statement.rewrites)
     return rows([("plan", "VARCHAR")], [(line,) for line in text.splitlines()], "explain")
+
+
+def _rows(statement: ast.Explain) -> int | None:
+    """The rows that the counted ones are to stand for."""
+    if statement.rows is None:
+        return None
+    asked = float(statement.rows.number.replace("_", ""))
+    if asked < 1 or asked != int(asked):
+        raise BindError(
+            "ROWS is a whole number of rows, at least 1", span=statement.rows.span, hint="write ROWS 1000000"
+        )
+    return int(asked)
 
 
 def _format(statement: ast.Explain) -> str:

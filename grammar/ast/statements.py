@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from dql.grammar.ast.clauses import ModelRef, Option, SettingValue
+from dql.grammar.ast.clauses import ModelRef, Option, Quantity, SettingValue
 from dql.grammar.ast.expressions import Column, String
 from dql.grammar.ast.nodes import Expr, Node, Path, Statement, Word
 from dql.grammar.ast.queries import Query
@@ -24,7 +24,7 @@ class PlainSql(Statement):
 
 @dataclass(frozen=True, slots=True)
 class Explain(Statement):
-    """`EXPLAIN [ANALYZE] [(FORMAT json, CANDIDATES, REWRITES, ON 'hardware')] query`."""
+    """`EXPLAIN [ANALYZE] [(FORMAT json, CANDIDATES, REWRITES, ON 'hardware', ROWS n)] query`."""
 
     query: Query
     analyze: bool = False
@@ -32,6 +32,7 @@ class Explain(Statement):
     candidates: bool = False
     rewrites: bool = False
     on: String | None = None
+    rows: Quantity | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from dql.grammar.ast import (
     Insert,
     ModelRef,
     Parameter,
+    Quantity,
     Query,
     QueryStatement,
     ResetSetting,
@@ -67,6 +68,8 @@ def _explain_option(children: Children) -> tuple[str, Any]:
         return "format", children[1]
     if kind == "ON":
         return "on", string(children[1:], span_of(children[1]))
+    if kind == "ROWS":
+        return "rows", Quantity(children[1].text, span=span_of(children[1]))
     return kind.lower(), True
 
 

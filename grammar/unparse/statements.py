@@ -47,6 +47,7 @@ def _(node: Explain) -> str:
         "CANDIDATES" if node.candidates else None,
         "REWRITES" if node.rewrites else None,
         f"ON {to_sql(node.on)}" if node.on else None,
+        f"ROWS {to_sql(node.rows)}" if node.rows else None,
     ]
     chosen = ", ".join(option for option in given if option)
     return words("EXPLAIN", "ANALYZE" if node.analyze else None, f"({chosen})" if chosen else None, to_sql(node.query))

@@ -148,6 +148,20 @@ def test_other_hardware_is_planned_for(small: FakeSession) -> None:
         small.query(f"EXPLAIN ANALYZE (ON 'h100') {GENERATE}").arrow()
 
 
+def test_a_machine_is_sized_for_rows_that_are_not_here(small: FakeSession) -> None:
+    """A hundred million rows like the thirty: hours and dollars on one machine and on another."""
+    query = f"{GENERATE} WITH max_tokens = 8"
+    texts = {on: plan(small, f"EXPLAIN (ON '{on}', ROWS 100_000_000) {query}") for on in ("l40s", "h100:8")}
+    for text in texts.values():
+        assert "rows ≈ 100,000,000 → ≈ " in text and "USD" in text
+    more, here = (plan(small, f"EXPLAIN ({option}) {query}") for option in ("ROWS 3000", "ROWS 30"))
+    assert "rows ≈ 3,000 → ≈ " in more and "≈ 30 → ≈ 20" in here
+    with pytest.raises(BindError, match="whole number"):
+        plan(small, f"EXPLAIN (ROWS 0.5) {query}")
+    with pytest.raises(BindError, match="runs here"):
+        plan(small, f"EXPLAIN ANALYZE (ROWS 5) {query}")
+
+
 @pytest.mark.parametrize(("name", "error"), [("html", UnsupportedError), ("yaml", BindError)])
 def test_formats_that_do_not_exist(small: FakeSession, name: str, error: type[DqlError]) -> None:
     with pytest.raises(error, match=f"(?i){name}"):
