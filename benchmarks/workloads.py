@@ -75,7 +75,7 @@ def planned(session: Session, workload: Workload, seed: int) -> tuple[Planned, C
 
 def forget(session: Session) -> None:
     """Let the engine drop the beginnings of prompts that it kept, so that the next run computes its own."""
-    session.runtime.engine(session.model, Tracker()).pool.clear()
+    session.runtime.engine(session.model, "fp32", "fp32", Tracker()).pool.clear()
 
 
 def texts(workload: Workload, seed: int) -> pa.Table:

@@ -39,12 +39,19 @@ class Counts:
         self._known.clear()
 
     def of(
-        self, node: InferExec, ask: Callable[[], Sequence[Asked]], params: Mapping[str, object], budget: float
+        self,
+        node: InferExec,
+        ask: Callable[[], Sequence[Asked]],
+        params: Mapping[str, object],
+        budget: float,
+        *,
+        truncate: bool = False,
     ) -> Counted:
-        """Statistics of a node whose input is countable, in about `budget` seconds; `ask` says what its calls ask."""
+        """Statistics of a node whose input is countable, in about `budget` seconds; `ask` says what its calls ask, and
+        whether prompts over the context are cut, as `truncate` does."""
         sql = countable(node)
         assert sql is not None, "what earlier inference decides cannot be counted"
-        key = blake2b(repr((node.calls, sql, sorted(params.items()))).encode(), digest_size=16).digest()
+        key = blake2b(repr((node.calls, sql, sorted(params.items()), truncate)).encode(), digest_size=16).digest()
         known = self._known.get(key)
         enough = known is not None and (known.counted.exact or known.budget >= budget)
         if known is not None and enough and self._fingerprint(node, sql, params) == known.fingerprint:

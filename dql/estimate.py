@@ -183,6 +183,7 @@ class _Counting:
         self._params = params
         self._contract = contract
         self._budget = budget
+        self._truncate = contract.setting("on_overflow") == "truncate_middle"
         self._calls: dict[str, CallExec] = {}
         self._before: InferExec | None = None
         self._compiled: dict[str, Sequence[CompiledPrompt]] = {}
@@ -207,7 +208,8 @@ class _Counting:
             why = "rows and tokens are not counted: reading them twice changes state"
             self.notes |= {c.out: why for c in asked}
         else:
-            counted = session.counts.of(node, lambda: self._asked(node), self._params, self._budget)
+            asking = partial(self._asked, node)
+            counted = session.counts.of(node, asking, self._params, self._budget, truncate=self._truncate)
             self.statistics |= {c.out: s for c, s in zip(node.calls, counted.calls, strict=True) if c in asked}
             self._calls |= {c.out: c for c in asked}
         self._before = node
@@ -223,8 +225,7 @@ class _Counting:
         return [self._priced(self._calls[out], statistics) for out, statistics in self.statistics.items()]
 
     def _asked(self, node: InferExec) -> list[Asked]:
-        truncate = self._contract.setting("on_overflow") == "truncate_middle"
-        return [Asked(self._compiled[c.out], self._most_tokens(c), truncate) for c in node.calls]
+        return [Asked(self._compiled[c.out], self._most_tokens(c), self._truncate) for c in node.calls]
 
     def _guess(self, node: InferExec, asked: Sequence[CallExec], before: InferExec | None) -> None:
         answers = {out: call.work.mean_output for out, call in ((c.out, c) for c in self.priced()) if call.work.decodes}
