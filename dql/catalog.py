@@ -88,6 +88,14 @@ class Catalog:
             ).fetchall()
         return any(not (is_temporary and self.has_frame(name)) for (is_temporary,) in found)
 
+    def is_stored(self, name: str) -> bool:
+        """Whether this is a table or a frame, whose rows are the same each time it is read; views may not be."""
+        if self.has_frame(name):
+            return True
+        with _errors():
+            found = self._main.execute("SELECT 1 FROM duckdb_tables() WHERE lower(table_name) = lower($1)", [name])
+            return found.fetchall() != []
+
     def has_frame(self, name: str) -> bool:
         """Whether a frame is known by this name."""
         return name.lower() in (known.lower() for known in self._frames)

@@ -146,12 +146,17 @@ class Unary(LogicalPlan):
 
 @dataclass(frozen=True, slots=True)
 class Scan(LogicalPlan):
-    """A DuckDB query whose select list yields `outputs` in order; it reads `inputs` as tables of the given names."""
+    """A DuckDB query whose select list yields `outputs` in order; it reads `inputs` as tables of the given names.
+
+    sides: of a join of stored tables, which may be read more than once, the table that each output comes from, "" where
+    that is not plain.
+    """
 
     outputs: tuple[Column, ...]
     sql: str
     inputs: tuple[tuple[str, LogicalPlan], ...] = ()
     label: str = ""
+    sides: tuple[str, ...] = ()
 
     @property
     def columns(self) -> tuple[Column, ...]:

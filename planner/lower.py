@@ -39,7 +39,7 @@ from dql.planner.physical import (
 )
 from dql.planner.sift import Condition, Conditions, Sift
 
-_TABLE = re.compile(r"\bdql_in_\d+\b")
+_TABLE = re.compile(r"\bdql_(?:in|by)_\d+\b")
 
 
 @dataclass(frozen=True, slots=True)

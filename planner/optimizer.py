@@ -8,6 +8,7 @@ from dql.planner.rules.cheap_before_dear import cheap_before_dear
 from dql.planner.rules.equal_calls_once import equal_calls_once
 from dql.planner.rules.filter_before_inference import filter_before_inference
 from dql.planner.rules.inference_after_limit import inference_after_limit
+from dql.planner.rules.join_on_labels import join_on_labels
 from dql.planner.rules.learn_filter_order import learn_filter_order
 from dql.planner.rules.prune_columns import prune_columns
 from dql.planner.rules.stop_in_order import stop_in_order
@@ -21,9 +22,10 @@ RULES: tuple[Rule, ...] = (
     stop_in_order,
     equal_calls_once,
     prune_columns,
+    join_on_labels,
     learn_filter_order,
 )
-_LAST = (learn_filter_order,)  # hides the filters that the others look for
+_LAST = (join_on_labels, learn_filter_order)  # they hide the filters that the others look for
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from dql.planner.binder import BoundQuery
 from dql.planner.cascading import take_apart
 from dql.planner.contract import Contract
 from dql.planner.environment import Environment
-from dql.planner.logical import LogicalPlan, user_names
+from dql.planner.logical import LogicalPlan, Scan, user_names, walk_plan
 from dql.planner.lower import Lowering
 from dql.planner.optimizer import RULES, Applied, Rule, optimize
 from dql.planner.physical import QueryPlan
@@ -40,6 +40,8 @@ def plan_query(bound: BoundQuery, contract: Contract, env: Environment, rules: t
     for name, (plan, _) in env.plans.items():
         tables[name], more = optimize(take_apart(plan, env), rules)
         applied += more
+    for plan in [logical, *tables.values()]:  # rules make tables as well
+        tables |= {name: table for node in walk_plan(plan) if isinstance(node, Scan) for name, table in node.inputs}
     lowering = Lowering(env.params, tables, user_names([logical, *tables.values()]))
     names = tuple(f.name for f in bound.fields)
     types = tuple(f.type for f in bound.fields)

@@ -4,7 +4,7 @@ A leaf is what only DuckDB can resolve in the user's own FROM: a column, a star,
 `_n`; the rest of every expression is then over plan columns and can be moved anywhere.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -15,7 +15,7 @@ from dql.grammar.unparse import to_sql
 from dql.grammar.walk import children, transform, walk, with_children
 from dql.planner.environment import ColumnInfo, Environment
 from dql.planner.guards import Inference, has_inference
-from dql.planner.logical import Column, LogicalPlan, Scan
+from dql.planner.logical import Column, LogicalPlan, Scan, is_volatile
 from dql.planner.places import no_column, placed
 
 N = TypeVar("N", bound=ast.Node)
@@ -105,7 +105,31 @@ class Scope:
         inner = self.sql(", ".join(to_sql(item) for item in items))
         aliases = ", ".join(quote_name(c.name) for c in columns)
         label = ", ".join(to_sql(t) for t in self.tables) or "one row"
-        return Scan(columns, f"SELECT * FROM ({inner}) AS dql_scan({aliases})", inputs_of(inner, self.env), label)
+        sql = f"SELECT * FROM ({inner}) AS dql_scan({aliases})"
+        return Scan(columns, sql, inputs_of(inner, self.env), label, self._sides(items))
+
+    def _sides(self, items: Mapping[ast.Node, tuple[Column, ...]]) -> tuple[str, ...]:
+        """For each output the table that it comes from, where FROM joins stored tables; () where it does not."""
+        tables = [t for table in self.tables for t in _joined(table)]
+        parts = [*self.tables, *(item for item in items if not isinstance(item, ast.Column | ast.Star))]
+        if self._sample or len(tables) < 2 or any(is_volatile(p) or _holds_query(p) for p in parts):
+            return ()
+        if not all(self._is_stored(table) for table in tables):
+            return ()
+        known: dict[str, set[str]] = {}
+        for table in tables:
+            assert isinstance(table, ast.TableRef)
+            known[(table.alias or table.name[-1]).lower()] = {
+                f.name.lower() for f in describe(self.env, f"SELECT * FROM {to_sql(table)}")
+            }
+        return tuple(_side(item, known) for item, columns in items.items() for _ in columns)
+
+    def _is_stored(self, table: ast.Table) -> bool:
+        """Whether a table of FROM is one of the session's or the caller's, with the same rows whenever it is read."""
+        if not isinstance(table, ast.TableRef) or table.columns or table.sample:
+            return False
+        is_cte = table.name[-1].lower() in {cte.name.lower() for cte in self.env.ctes}
+        return not is_cte and self.env.catalog.is_stored(table.name[-1])
 
     def _type(self, node: ast.Expr) -> str:
         return self.known.get(node.path[0].lower(), "") if isinstance(node, ast.Column) and len(node.path) == 1 else ""
@@ -176,6 +200,27 @@ class PlanScope:
 
     def _is_alias(self, name: str) -> bool:
         return self._alias is not None and name.lower() == self._alias.lower() and name.lower() not in self.known
+
+
+def _holds_query(node: ast.Node) -> bool:
+    return any(isinstance(n, ast.Query) for n in walk(node))
+
+
+def _joined(table: ast.Table) -> list[ast.Table]:
+    """The tables of a join."""
+    if not isinstance(table, ast.JoinChain):
+        return [table]
+    return [t for part in (table.first, *(join.table for join in table.joins)) for t in _joined(part)]
+
+
+def _side(item: ast.Node, known: Mapping[str, set[str]]) -> str:
+    """The one table that a leaf is a column of, "" where there is none."""
+    if not isinstance(item, ast.Column):
+        return ""
+    if len(item.path) > 1:
+        return item.path[0].lower() if item.path[0].lower() in known else ""
+    found = [name for name, columns in known.items() if item.path[0].lower() in columns]
+    return found[0] if len(found) == 1 else ""
 
 
 def alone(node: N, env: Environment) -> N | None:

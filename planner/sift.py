@@ -72,10 +72,9 @@ class Sift(Unary):
         return (*self.child.columns, *(call.out for call in self.conditions.calls))
 
 
-def sifted(node: Filter, read_above: set[str]) -> Sift | None:
-    """A chain of filters with inference as one; None where order makes no difference.
-
-    read_above: columns that are read above the chain; what an OR asks of only some rows cannot be among them.
+def chain(node: Filter) -> tuple[list[Condition], LogicalPlan]:
+    """The conditions of filters on top of each other, the lowest first, none reading another's answers, and the plan
+    below them.
     """
     links: list[Condition] = []  # the topmost first
     below: LogicalPlan = node
@@ -90,8 +89,17 @@ def sifted(node: Filter, read_above: set[str]) -> Sift | None:
             link = replace(link, predicate=ast.And((ast.Paren(link.predicate), ast.Paren(other.predicate))))
         links.append(link)
         below = child
+    return links[::-1], below
+
+
+def sifted(node: Filter, read_above: set[str]) -> Sift | None:
+    """A chain of filters with inference as one; None where order makes no difference.
+
+    read_above: columns that are read above the chain; what an OR asks of only some rows cannot be among them.
+    """
+    links, below = chain(node)
     parts: list[Condition | Conditions] = []
-    for link in reversed(links):
+    for link in links:
         split = None if {call.out.name for call in link.calls} & read_above else _split(link)
         parts += split.parts if split is not None and not split.any else [split or link]
     whole = parts[0] if len(parts) == 1 else Conditions(tuple(parts))
