@@ -50,14 +50,18 @@ class LongRow:
 
 @dataclass(frozen=True, slots=True)
 class SlabRows:
-    """Decoding rows of one slab: tokens `places`, one per lane of `lanes` (all lanes up to `count` where None)."""
+    """Decoding rows of one slab: tokens `places`, up to `queries` of a lane, of the first `count` lanes.
+
+    at: where each token stands in the flattened [lanes · queries]; None where all of these are there, in order.
+    """
 
     places: slice
     start: int
     width: int
     count: int
+    queries: int
     longest: int
-    lanes: torch.Tensor | None
+    at: torch.Tensor | None
     bias: Bias
 
 
@@ -125,13 +129,15 @@ class StepAttention:
         k, v = cache.dense(slice(slab.start, slab.start + slab.count * slab.width))
         k, v = (x.view(slab.count, slab.width, *x.shape[1:])[:, : slab.longest] for x in (k, v))
         queries = q[slab.places]
-        if slab.lanes is not None:
-            spread = queries.new_zeros(slab.count, *queries.shape[1:])
-            spread[slab.lanes] = queries
+        if slab.at is not None:
+            spread = queries.new_zeros(slab.count * slab.queries, *queries.shape[1:])
+            spread[slab.at] = queries
             queries = spread
-        state = attend_padded(queries[:, None], k, v, slab.bias.at(window), self.scale, self.softcap)
+        queries = queries.view(slab.count, slab.queries, *q.shape[1:])
+        state = attend_padded(queries, k, v, slab.bias.at(window), self.scale, self.softcap)
         for target, part in zip((out, lse), state, strict=True):
-            target[slab.places] = part[:, 0] if slab.lanes is None else part[slab.lanes, 0]
+            flat = part.flatten(0, 1)
+            target[slab.places] = flat if slab.at is None else flat[slab.at]
 
     def _shared(
         self, run: SharedRun, q: torch.Tensor, cache: KVCache, window: int | None, out: torch.Tensor, lse: torch.Tensor

@@ -99,9 +99,9 @@ class Context:
 
     def add(self, now: Counters, before: Counters) -> None:
         """Add the engine's counts since `before` to the query's."""
-        self.counts["prefilled"] += now.prefilled - before.prefilled
         self.counts["shared"] += now.reused - before.reused
-        self.counts["decoded"] += now.decoded - before.decoded
+        for name in ("prefilled", "decoded", "forced", "proposed", "accepted"):
+            self.counts[name] += getattr(now, name) - getattr(before, name)
 
     def messages(self) -> list[str]:
         """One line per class of failure with its count and first message."""

@@ -54,7 +54,7 @@ class _Preparation:
         return StepAttention(
             padded=[_padded(batch, shape) for batch in _batches(self._entries)],
             long=self._long,
-            slabs=[_slab_rows(part, shape.sliding_window) for part in self._step.slabs],
+            slabs=[_slab_rows(part, shape) for part in self._step.slabs],
             shared=[self._shared(run, places) for run, places in self._runs.places.items()],
             scale=shape.attention_scale,
             softcap=shape.attention_softcap,
@@ -124,29 +124,32 @@ def _padded(batch: Sequence[_Entry], shape: ModelShape) -> PaddedRows:
     return PaddedRows(torch.from_numpy(places), torch.from_numpy(slots), bias, torch.from_numpy(real), targets)
 
 
-def _slab_rows(part: SlabPart, window: int | None) -> SlabRows:
-    slab, lanes = part.slab, part.lanes
-    count = int(lanes[-1]) + 1
-    keys = np.zeros(count, np.int64)
-    keys[lanes] = part.filled + 1
+def _slab_rows(part: SlabPart, shape: ModelShape) -> SlabRows:
+    slab, lanes, depths, window = part.slab, part.lanes, part.depths, shape.sliding_window
+    count, queries = int(lanes[-1]) + 1, int(depths.max()) + 1
+    keys = np.zeros((count, queries), np.int64)
+    keys[lanes, depths] = part.filled + 1
     longest = int(keys.max())
-    at, seen = np.arange(longest), keys[:, None]
+    at, seen = np.arange(longest), keys[..., None]
     full = at < seen
-    sliding = None if window is None or longest <= window else _slab_bias(full & (at >= seen - window))
+    group = 1 if queries == 1 else shape.num_heads // shape.num_kv_heads
+    sliding = None if window is None or longest <= window else _slab_bias(full & (at >= seen - window), group)
     return SlabRows(
         places=slice(part.place, part.place + len(lanes)),
         start=slab.block.start,
         width=slab.width,
         count=count,
+        queries=queries,
         longest=longest,
-        lanes=None if count == len(lanes) else torch.from_numpy(lanes),
-        bias=Bias(_slab_bias(full), sliding),
+        at=None if count * queries == len(lanes) else torch.from_numpy(lanes * queries + depths),
+        bias=Bias(_slab_bias(full, group), sliding),
     )
 
 
-def _slab_bias(seen: NDArray[np.bool_]) -> torch.Tensor:
-    """bool [lanes, keys] → float32 [lanes, 1, 1, keys]."""
-    return torch.from_numpy(np.where(seen, np.float32(0), np.float32(HIDDEN)))[:, None, None]
+def _slab_bias(seen: NDArray[np.bool_], group: int) -> torch.Tensor:
+    """bool [lanes, queries, keys] → float32 [lanes, 1, group · queries, keys]."""
+    bias = torch.from_numpy(np.where(seen, np.float32(0), np.float32(HIDDEN)))[:, None]
+    return bias.repeat(1, 1, group, 1) if group > 1 else bias
 
 
 def _batches(entries: Sequence[_Entry]) -> list[list[_Entry]]:

@@ -18,10 +18,12 @@ from dql.executor.models.encoder import Encoder
 from dql.executor.models.linear import Layout
 from dql.executor.models.tiles import TILE
 from dql.executor.options import Counters, EngineOptions, Pace
+from dql.executor.own_text import OwnText
 from dql.executor.quantize import kv_type, layout
+from dql.executor.recorder import Decode
 from dql.executor.requests import Answer, Request
 from dql.executor.run import DecoderRun, Loaded
-from dql.executor.runner import Decode
+from dql.executor.speculate import FREE, LONGEST_WAIT, Speculation
 from dql.executor.weights import open_weights
 from dql.models.model import Model
 
@@ -125,7 +127,14 @@ class Engine:
         elif backend is None:
             backend = self._backend = open_backend(decoder, self.pool)
         loaded = Loaded(decoder, backend, self.pool, self.counters, self._lock, self._decode)
-        return DecoderRun(requests, loaded, options, pace, kv_slots)
+        return DecoderRun(requests, loaded, options, pace, kv_slots, self._speculation(options))
+
+    def _speculation(self, options: EngineOptions) -> Speculation | None:
+        """What guesses ahead in one run."""
+        if not options.speculate:
+            return None
+        kind = self.pool.device.type
+        return Speculation(OwnText(), FREE[kind], LONGEST_WAIT[kind])
 
 
 def _decoder(model: Model, options: EngineOptions, held: Layout) -> CausalModel:

@@ -20,8 +20,9 @@ class EngineOptions:
     step_tokens: most tokens of one step. max_rows: most rows decoding at once. window: requests planned together, for
     equal requests and shared prefixes, and window_tokens about the most tokens of these. context: most tokens of a
     prompt and its answer; None: the model's own bound. row_timeout: seconds after which a row that still runs is given
-    up. deterministic: a row's result is the same to the bit whatever runs beside it. load_format: 'dummy' takes random
-    weights of the model's shape, for performance work, and reads no weight file.
+    up. deterministic: a row's result is the same to the bit whatever runs beside it. speculate: guess tokens ahead
+    where that pays; answers stay the same. load_format: 'dummy' takes random weights of the model's shape, for
+    performance work, and reads no weight file.
     """
 
     device: str = "cpu"
@@ -35,6 +36,7 @@ class EngineOptions:
     context: int | None = None
     row_timeout: float | None = None
     deterministic: bool = False
+    speculate: bool = True
     prefix: bool = True
     reuse: bool = True
     load_format: LoadFormat = "auto"
@@ -69,8 +71,9 @@ class Counters:
     """What an engine has done since it was loaded.
 
     steps run; prompt tokens prefilled; prompt tokens reused (read from a shared prefix or an equal request instead of
-    computed); tokens decoded; tokens forced (fed although no one drew them: label tokens); rows answered, of which
-    duplicates took the answer of an equal request and failed ones have none.
+    computed); tokens decoded; tokens forced (fed although no one drew them: label tokens); tokens proposed by
+    speculation, and of these accepted (counted as decoded too); rows answered, of which duplicates took the answer of
+    an equal request and failed ones have none.
     """
 
     steps: int = 0
@@ -78,6 +81,8 @@ class Counters:
     reused: int = 0
     decoded: int = 0
     forced: int = 0
+    proposed: int = 0
+    accepted: int = 0
     rows: int = 0
     duplicates: int = 0
     failed: int = 0

@@ -12,10 +12,12 @@ from dql.executor.backend import Backend, StepCancelled
 from dql.executor.block_pool import BlockPool
 from dql.executor.models.decoder import CausalModel
 from dql.executor.options import Counters, EngineOptions, Pace
+from dql.executor.recorder import Decode
 from dql.executor.requests import Answer, Failure, Request
 from dql.executor.rows import Row, plan_window
-from dql.executor.runner import Decode, Runner
+from dql.executor.runner import Runner
 from dql.executor.scheduler import Plan, Scheduler
+from dql.executor.speculate import Speculation
 from dql.executor.windows import out_of_memory, pull
 
 _RUN_SHARE = 0.75  # of the free slots that one run may take, so that a run nested in its input finds some as well
@@ -43,6 +45,7 @@ class DecoderRun:
         options: EngineOptions,
         pace: Pace,
         kv_slots: int | None,
+        speculation: Speculation | None,
     ) -> None:
         """`options`: the engine's; pace: this run's sizes; kv_slots: most slots of the pool that it may take."""
         self.cancelled = threading.Event()
@@ -54,7 +57,9 @@ class DecoderRun:
         self._exhausted = False
         pool = loaded.pool
         quota = min(int(pool.available * _RUN_SHARE), kv_slots or pool.available)
-        self._scheduler = Scheduler(pool, step_tokens=pace.step_tokens, max_rows=pace.max_rows, quota=quota)
+        self._scheduler = Scheduler(
+            pool, step_tokens=pace.step_tokens, max_rows=pace.max_rows, quota=quota, speculation=speculation
+        )
         self._runner = Runner(
             loaded.backend,
             loaded.decoder.head,
@@ -84,6 +89,8 @@ class DecoderRun:
         with self._loaded.lock:
             self._runner.abandon()
             self._scheduler.give_up()
+            if self._scheduler.speculation is not None:
+                self._scheduler.speculation.close()
 
     def _pull(self) -> Sequence[Answer]:
         loaded, shape = self._loaded, self._loaded.decoder.shape
@@ -108,7 +115,8 @@ class DecoderRun:
         scheduler, runner = self._scheduler, self._runner
         with self._loaded.lock, torch.inference_mode():
             scheduler.resize(self._pace.max_rows, min(self._pace.step_tokens, self._bearable))
-            plan = scheduler.plan()
+            # guesses go on from tokens that are known, so that the step under way is waited for
+            plan = None if scheduler.depth and runner.under_way else scheduler.plan()
             if plan is None and not runner.under_way:
                 return [] if scheduler.make_room() else self._refuse_first("it needs more KV cache than there is")
             if plan is not None and (failed := self._launch(plan)) is not None:

@@ -11,38 +11,19 @@ from time import perf_counter
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from dql.executor.backend import Backend
 from dql.executor.label_tree import LabelTree
 from dql.executor.models.head import LogitHead
 from dql.executor.options import Counters
-from dql.executor.requests import Answer, Generate
+from dql.executor.recorder import Decode, Draws, Recorder
+from dql.executor.requests import Answer
 from dql.executor.rows import Row
 from dql.executor.sampler import DrawParameters, draw
 from dql.executor.scheduler import Plan, Scheduler
 from dql.executor.slab import Slab
+from dql.executor.step import Step
 from dql.executor.transfer import Fetch, to_device
-
-Decode = Callable[[Sequence[int]], str]  # token ids to text, for stop texts
-
-
-@dataclass(frozen=True, slots=True)
-class _Draws:
-    """Rows of one slab that draw a token: their lanes and their places among the step's outputs.
-
-    tenants: whose lanes they were at launch. produced: tokens that each had drawn before.
-    """
-
-    slab: Slab
-    lanes: NDArray[np.int64]
-    places: NDArray[np.int64]
-    tenants: NDArray[np.int64]
-    produced: NDArray[np.int64]
-
-    @classmethod
-    def of(cls, slab: Slab, lanes: NDArray[np.int64], places: NDArray[np.int64]) -> "_Draws":
-        return cls(slab, lanes, places, slab.tenants[lanes], slab.produced[lanes])
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +34,7 @@ class _Launched:
     """
 
     begun: Sequence[Row]
-    draws: Sequence[_Draws]
+    draws: Sequence[Draws]
     drawn: Fetch
     scored: Sequence[tuple[Sequence[Row], Fetch]]
 
@@ -76,7 +57,7 @@ class Runner:
         self._scheduler = scheduler
         self._counters = counters
         self._cancelled = cancelled
-        self._decode = decode
+        self._recorder = Recorder(backend, scheduler, counters, decode)
         self._launched: deque[_Launched] = deque()
 
     @property
@@ -87,10 +68,11 @@ class Runner:
     @property
     def full(self) -> bool:
         """Whether a step must be collected before the next is launched."""
-        return len(self._launched) > self._backend.ahead
+        return len(self._launched) > (0 if self._scheduler.depth else self._backend.ahead)
 
     def launch(self, plan: Plan) -> None:
         """Start a step. Where this raises, StepCancelled or an error, nothing of the step counts."""
+        self._tell_guesses(plan.step)
         hidden = self._backend.forward(plan.step, self._cancelled)
         complete = [item.row for item in plan.planned if item.last]
         starts = np.cumsum([0, *(1 + row.tail for row in complete)])
@@ -99,7 +81,7 @@ class Runner:
         draws = _first_draws(begun, self._scheduler)
         place = int(starts[-1])
         for decoding in plan.step.slabs:
-            draws.append(_Draws.of(decoding.slab, decoding.lanes, place + np.arange(len(decoding.lanes))))
+            draws.append(Draws.following(decoding, place))
             place += len(decoding.lanes)
         scored = self._score([(row, place) for row, place in placed if not row.decodes], hidden)
         drawn = self._draw(draws, hidden)
@@ -107,10 +89,7 @@ class Runner:
         self._scheduler.held.start_decoding([row for row, _ in begun])
         self._counters.steps += 1
         self._counters.prefilled += sum(item.count for item in plan.planned)
-        for part in draws:
-            part.slab.advance(part.lanes)
-        if draws:
-            self._backend.drawn(np.concatenate([part.slab.next_slots(part.lanes) for part in draws]), drawn[0])
+        self._advance(draws, drawn)
         fetched = [(rows, Fetch([scores])) for rows, scores in scored]
         self._launched.append(_Launched([row for row, _ in begun], draws, Fetch(drawn), fetched))
 
@@ -125,7 +104,10 @@ class Runner:
                 seconds = perf_counter() - row.admitted_at
                 answers.extend(row.answers(logprobs=row_scores.copy(), seconds=seconds, first=seconds))
         if step.draws:
-            answers.extend(self._record(step, *step.drawn.arrays()))
+            now = perf_counter()
+            for row in step.begun:
+                row.first_at = now
+            answers.extend(self._recorder.record(step.draws, *step.drawn.arrays()))
         held = self._scheduler.held
         if self._backend.reads_lanes_in_place and (not self._scheduler.waiting or held.full):
             held.compact()  # else waiting rows fill the gaps
@@ -151,65 +133,35 @@ class Runner:
             scored.append(([row for row, _ in members], labels.log_probs(hidden[places], self._head)))
         return scored
 
-    def _draw(self, draws: Sequence[_Draws], hidden: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def _draw(self, draws: Sequence[Draws], hidden: torch.Tensor) -> tuple[torch.Tensor, ...]:
         if not draws:
             return ()
         places = to_device(np.concatenate([part.places for part in draws]), hidden.device)
-        parameters = DrawParameters.concatenated([part.slab.drawing.at(part.lanes) for part in draws])
+        parameters = DrawParameters.concatenated([part.parameters for part in draws])
         return draw(self._head, hidden[places], parameters)
 
-    def _record(self, step: _Launched, tokens: NDArray[np.generic], logprobs: NDArray[np.generic]) -> list[Answer]:
-        now = perf_counter()
-        for row in step.begun:
-            row.first_at = now
-        answers: list[Answer] = []
-        start = 0
-        for part in step.draws:
+    def _tell_guesses(self, step: Step) -> None:
+        """The device reads the tokens of decoding rows by their slots: guesses, which no one drew, are put there."""
+        for part in step.slabs:
+            if part.guesses is not None:
+                places = part.place + np.flatnonzero(part.depths)
+                self._backend.drawn(step.slots[places], torch.from_numpy(step.ids[places]))
+
+    def _advance(self, draws: Sequence[Draws], drawn: tuple[torch.Tensor, ...]) -> None:
+        """Go on from what was drawn, unseen; rows with guesses wait for it."""
+        start, slots, tokens = 0, [], []
+        for part in draws:
             end = start + len(part.lanes)
-            still = part.slab.tenants[part.lanes] == part.tenants  # else the row ended before, or was given up
-            lanes, produced = part.lanes[still], part.produced[still]
-            self._counters.decoded += len(lanes)
-            ended = part.slab.record(lanes, produced, tokens[start:end][still], logprobs[start:end][still])
-            by_text = self._stopped_by_text(part.slab, lanes, produced + 1)
-            for at in np.flatnonzero(ended | by_text).tolist():
-                answers.extend(self._finish(part.slab, int(lanes[at]), int(produced[at]) + 1, bool(by_text[at])))
+            if part.guesses is None:
+                part.slab.advance(part.lanes)
+                slots.append(part.slab.next_slots(part.lanes))
+                tokens.append(drawn[0][start:end])
             start = end
-        return answers
-
-    def _finish(self, slab: Slab, lane: int, count: int, by_text: bool) -> list[Answer]:
-        """Release a row that drew `count` tokens; the stop id at its end is not part of the answer."""
-        row = slab.rows[lane]
-        if row is None:
-            raise RuntimeError(f"lane {lane} finished without a row")
-        by_id = bool(slab.stopped(np.array([lane]))[0])
-        limited = not by_id and not by_text and count == slab.limit[lane]
-        count -= by_id
-        tokens, logprobs = slab.tokens[lane, :count].copy(), slab.logprobs[lane, :count].copy()
-        self._scheduler.held.release(row)
-        seconds, first = perf_counter() - row.admitted_at, row.first_at - row.admitted_at
-        finish = "length" if limited else "stop"
-        return list(row.answers(tokens=tokens, logprobs=logprobs, finish=finish, seconds=seconds, first=first))
-
-    def _stopped_by_text(self, slab: Slab, lanes: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.bool_]:
-        stopped = np.zeros(len(lanes), np.bool_)
-        if self._decode is not None:
-            for at in np.flatnonzero(slab.watched[lanes]).tolist():
-                stopped[at] = _has_stop_text(slab, int(lanes[at]), int(counts[at]), self._decode)
-        return stopped
+        if slots:
+            self._backend.drawn(np.concatenate(slots), tokens[0] if len(tokens) == 1 else torch.cat(tokens))
 
 
-def _has_stop_text(slab: Slab, lane: int, count: int, decode: Decode) -> bool:
-    """Whether the newest of `count` drawn tokens completes one of the row's stop texts."""
-    row = slab.rows[lane]
-    if row is None or not isinstance(row.task, Generate):
-        return False
-    # every token is at least a byte, so the newest stop text lies within as many tokens as it has bytes
-    reach = max(len(text.encode()) for text in row.task.stop_texts) + 4
-    text = decode(slab.tokens[lane, max(0, count - reach) : count].tolist())
-    return any(stop in text for stop in row.task.stop_texts)
-
-
-def _first_draws(begun: Sequence[tuple[Row, int]], scheduler: Scheduler) -> list[_Draws]:
+def _first_draws(begun: Sequence[tuple[Row, int]], scheduler: Scheduler) -> list[Draws]:
     """The rows whose prompts are complete, by slab."""
     by_slab: dict[int, tuple[Slab, list[int], list[int]]] = {}
     for row, place in begun:
@@ -217,4 +169,4 @@ def _first_draws(begun: Sequence[tuple[Row, int]], scheduler: Scheduler) -> list
         _, lanes, places = by_slab.setdefault(id(slab), (slab, [], []))
         lanes.append(lane)
         places.append(place)
-    return [_Draws.of(slab, np.array(lanes), np.array(places)) for slab, lanes, places in by_slab.values()]
+    return [Draws.first(slab, np.array(lanes), np.array(places)) for slab, lanes, places in by_slab.values()]

@@ -14,6 +14,7 @@ from dql.executor.admission import Admission
 from dql.executor.block_pool import BlockPool
 from dql.executor.prefix_tree import Node
 from dql.executor.rows import Row, Window
+from dql.executor.speculate import Speculation
 from dql.executor.step import LONG_RUN, Segment, Step, StepBuilder
 
 
@@ -38,11 +39,23 @@ class Plan:
 class Scheduler:
     """The rows of one run: waiting, reading their prompts, decoding."""
 
-    def __init__(self, pool: BlockPool, *, step_tokens: int, max_rows: int, quota: int) -> None:
-        """At most `step_tokens` tokens a step, `max_rows` rows decoding at once, and `quota` slots of the pool."""
+    def __init__(
+        self,
+        pool: BlockPool,
+        *,
+        step_tokens: int,
+        max_rows: int,
+        quota: int,
+        speculation: Speculation | None = None,
+    ) -> None:
+        """At most `step_tokens` tokens a step, `max_rows` rows decoding at once, and `quota` slots of the pool.
+
+        speculation: makes guesses where they pay.
+        """
         self.waiting: deque[Row] = deque()
         self.step_tokens = step_tokens
         self.held = Admission(pool, max_rows=max_rows, quota=quota)
+        self.speculation = speculation
 
     @property
     def idle(self) -> bool:
@@ -59,9 +72,15 @@ class Scheduler:
         self.waiting.extend(window.rows)
         self.held.add(window.nodes)
 
+    @property
+    def depth(self) -> int:
+        """How many guesses a row the next step tries; at 0 it may be planned before the last step is known."""
+        rows = sum(len(slab.decoding) for slab in self.held.slabs)
+        return self.speculation.depth(rows) if self.speculation is not None and rows else 0
+
     def plan(self) -> Plan | None:
         """The next step; None where the first waiting row cannot be admitted and nothing else is under way."""
-        builder = StepBuilder()
+        builder, depth, guessed = StepBuilder(), self.depth, False
         decoding = [(slab, lanes) for slab in self.held.slabs if len(lanes := slab.decoding)]
         planned = self._plan_prompts(self.step_tokens - sum(len(lanes) for _, lanes in decoding))
         for item in planned:
@@ -69,8 +88,14 @@ class Scheduler:
         room = max(self.step_tokens - builder.size, 1)
         for slab, lanes in decoding:
             if room > 0:
-                builder.add_slab(slab, lanes[:room])
-                room -= len(lanes)
+                fits = depth and self.speculation and len(lanes) * (1 + depth) <= room
+                guesses = self.speculation.guesses(slab, lanes, depth) if fits and self.speculation else None
+                guessed |= guesses is not None
+                before = builder.size
+                builder.add_slab(slab, lanes[:room], guesses)
+                room -= builder.size - before
+        if self.speculation is not None and decoding:
+            self.speculation.settle(tried=depth > 0, guessed=guessed)
         return Plan(builder.build(), planned) if builder.size else None
 
     def commit(self, plan: Plan) -> None:

@@ -9,7 +9,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """What one run did. Tokens: `prefilled` were computed, `reused` shared with other rows, `decoded` generated.
+    """What one run did. Tokens: `prefilled` were computed, `reused` shared with other rows, `decoded` generated,
+    `forced` fed although no one drew them (those of labels); `proposed` were guessed ahead, and of these `accepted`.
 
     calls_saved: rows of cascades that their last models were not asked about, to calibrate included. promises: each
     bound of the contract, with what was promised and what was measured. changes: what the run changed of its plan.
@@ -27,6 +28,9 @@ class Stats:
     tokens_prefilled: int = 0
     tokens_reused: int = 0
     tokens_decoded: int = 0
+    tokens_forced: int = 0
+    tokens_proposed: int = 0
+    tokens_accepted: int = 0
     seconds: float = 0.0
     messages: tuple[str, ...] = ()
     promises: "tuple[Promise, ...]" = ()

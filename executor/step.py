@@ -56,11 +56,21 @@ class PlacedSegment:
 
 
 @dataclass(frozen=True, slots=True)
-class SlabPart:
-    """Decoding rows of one slab: the newest token of each of `lanes` (in order), at `place` … in the step.
+class Guesses:
+    """Tokens that may follow the newest ones of some lanes: tokens [lanes, most], of which the first counts [lanes]."""
 
-    filled: slots of each lane that hold keys and values, the newest token's left out. by_parent: for each deepest dense
-    run above, which of the part's tokens stand below it.
+    lanes: NDArray[np.int64]
+    tokens: NDArray[np.int64]
+    counts: NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class SlabPart:
+    """Decoding rows of one slab: the newest token of each lane, and after it what is guessed, at `place` … in the step.
+
+    lanes [tokens]: in order, a lane once for every token of it. depths: 0 for a newest token, else which guess it is.
+    filled: slots of the lane before the token that hold keys and values. by_parent: for each deepest dense run above,
+    which of the part's tokens stand below it.
     """
 
     slab: Slab
@@ -68,6 +78,8 @@ class SlabPart:
     place: int
     filled: NDArray[np.int64]
     by_parent: Sequence[tuple[Node | None, NDArray[np.int64]]]
+    depths: NDArray[np.int64]
+    guesses: Guesses | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,17 +121,22 @@ class StepBuilder:
             self._outputs.append(place + count - 1 + np.arange(1 + tail))
         self._segments.append(PlacedSegment(segment, place))
 
-    def add_slab(self, slab: Slab, lanes: NDArray[np.int64]) -> None:
-        """Pack the newest token of each of these live lanes (in order) of a slab."""
-        filled = slab.filled[lanes]
-        place = self._pack(slab.last[lanes], slab.base[lanes] + filled, slab.block.start + lanes * slab.width + filled)
+    def add_slab(self, slab: Slab, lanes: NDArray[np.int64], guesses: Guesses | None = None) -> None:
+        """Pack the newest token of each of these live lanes (in order) of a slab, and what is guessed after it."""
+        ids, depths = slab.last[lanes], np.zeros(len(lanes), np.int64)
+        if guesses is not None:
+            rows, depths = np.nonzero(np.arange(1 + guesses.tokens.shape[1]) <= guesses.counts[:, None])
+            ids = np.concatenate((ids[:, None], guesses.tokens), axis=1)[rows, depths]
+            lanes = lanes[rows]
+        filled = slab.filled[lanes] + depths
+        place = self._pack(ids, slab.base[lanes] + filled, slab.block.start + lanes * slab.width + filled)
         self._outputs.append(place + np.arange(len(lanes)))
         by_parent: dict[int, tuple[Node | None, list[int]]] = {}
         for offset, lane in enumerate(lanes.tolist()):
             parent = slab.dense_parents[lane]
             by_parent.setdefault(id(parent), (parent, []))[1].append(offset)
         parents = [(parent, np.array(offsets)) for parent, offsets in by_parent.values()]
-        self._slabs.append(SlabPart(slab, lanes, place, filled, parents))
+        self._slabs.append(SlabPart(slab, lanes, place, filled, parents, depths, guesses))
 
     def build(self) -> Step:
         """The step."""

@@ -31,7 +31,7 @@ class TritonBackend:
 
     def drawn(self, slots: Places, tokens: torch.Tensor) -> None:
         """See Backend."""
-        self._newest[to_device(slots, self._device)] = tokens.to(torch.int32)
+        self._newest[to_device(slots, self._device)] = tokens.to(self._device, torch.int32)
 
     def forward(self, step: Step, cancelled: Callable[[], bool]) -> torch.Tensor:
         """See Backend; looks at `cancelled` once a layer."""
