@@ -1,0 +1,107 @@
+"""Precisions under a quality bound: chosen where the user's own rows prove that the answers stay, else not."""
+
+import json
+from dataclasses import replace
+
+import pyarrow as pa
+import pytest
+
+from dql.errors import PlanError, UnsupportedError
+from dql.planner.hardware import cpu_versions
+from dql.session import Session
+from tests.fake_session import FakeSession
+from tests.planner.fake_models import small_cpu
+
+ROWS = 2000
+QUERY = "SELECT AI_FILTER('{body} mentions bug') AS f FROM t WITH quality >= 0.95"
+
+
+@pytest.fixture
+def quick(session: FakeSession) -> FakeSession:
+    """A session on a machine that runs bf16 three times as fast; in bf16 some rows of `t` are answered otherwise."""
+    half = small_cpu().operators["fp32"]
+    figures = replace(
+        small_cpu(),
+        peak={"fp32": 2e7, "bf16": 6e7},
+        versions=cpu_versions(session.config.num_threads),
+    )
+    shape = session.registry.resolve(session.model).shape
+    sizes = f"{shape.hidden_size}x{shape.query_size}x{shape.kv_size}x{shape.intermediate_size}"
+    operators = {f"{precision}{size}": half for precision in ("fp32", "bf16") for size in ("", f" {sizes}")}
+    session.machine.path.parent.mkdir(parents=True)
+    session.machine.path.write_text(replace(figures, operators=operators).to_json())
+    table(session, 0)
+    return session
+
+
+def table(session: Session, different: int) -> None:
+    """A table of which so many rows are answered otherwise in bf16."""
+    texts = [f"a bug {'roughly ' if i < different else ''}{i}" for i in range(ROWS)]
+    session.catalog.register("t", pa.table({"body": texts}))
+
+
+def plan(session: Session, text: str) -> str:
+    return "\n".join(str(line) for line in session.query(text).arrow().column(0).to_pylist())
+
+
+def test_a_precision_is_taken_once_it_is_proven(quick: FakeSession) -> None:
+    text = plan(quick, f"EXPLAIN {QUERY}")
+    assert "the run tests bf16 against fp32 on 78 random rows or more" in text and quick.asked == []
+    text = plan(quick, f"EXPLAIN ANALYZE {QUERY}")
+    assert "bf16 weights" in text and "bf16 agrees with fp32 on 78 of 78 random rows, at least 0.95" in text
+    assert "at 95 %; fp32 differs from itself in another batch on 0 of 64" in text
+    before = len(quick.asked)
+    assert quick.query(QUERY).arrow()["f"].to_pylist() == [True] * ROWS
+    assert len(quick.asked) - before == ROWS
+
+
+def test_the_reference_answers_what_was_sampled_and_is_not_asked_twice(quick: FakeSession) -> None:
+    plan(quick, f"EXPLAIN ANALYZE {QUERY}")
+    assert len(quick.asked) == ROWS + 78 + 64  # once each, the sample by both, the noise floor
+
+
+def test_a_precision_that_changes_answers_is_not_taken(quick: FakeSession) -> None:
+    table(quick, ROWS // 4)
+    text = plan(quick, f"EXPLAIN ANALYZE {QUERY}")
+    assert "fp32 weights" in text and "fp32 answers" in text and "bf16 agrees with fp32 on " in text
+    assert quick.query(QUERY).arrow()["f"].to_pylist() == [True] * ROWS
+
+
+def test_every_call_must_keep_the_bound(quick: FakeSession) -> None:
+    table(quick, ROWS // 4)
+    both = QUERY.replace("FROM t", ", AI_FILTER('{body} mentions {body}') AS g, AI_SCORE(body, 1, 5) AS s FROM t")
+    assert "fp32 weights" in plan(quick, f"EXPLAIN ANALYZE {both}")
+
+
+def test_nothing_is_tested_without_need(quick: FakeSession) -> None:
+    assert "fp32 weights" in plan(quick, f"EXPLAIN ANALYZE {QUERY.split(' WITH')[0]}")
+    quick.catalog.register("t", pa.table({"body": ["a bug"] * 40}))
+    assert "fp32 weights" in plan(quick, f"EXPLAIN ANALYZE {QUERY}")
+    assert len(quick.asked) == ROWS + 1
+
+
+def test_the_reference_can_be_named(quick: FakeSession) -> None:
+    named = QUERY.replace("0.95", "0.95 OF 'bf16' CONFIDENCE 0.9")
+    text = plan(quick, f"EXPLAIN ANALYZE {named}")
+    assert "bf16 weights" in text and "met: only answer-preserving choices are made" in text
+    with pytest.raises(UnsupportedError, match="quality OF 'int4' cannot be measured on cpu"):
+        quick.query(QUERY.replace("0.95", "0.95 OF 'int4'"))
+
+
+def test_what_is_pinned_must_prove_itself_too(quick: FakeSession) -> None:
+    pinned = f"{QUERY}, quantization = 'bf16'"
+    assert "bf16 (pinned) weights" in plan(quick, f"EXPLAIN ANALYZE {pinned}")
+    table(quick, ROWS // 4)
+    with pytest.raises(PlanError, match=r"no plan meets quality >= 0\.95"):
+        quick.query(pinned)
+
+
+def test_a_bound_on_speed_that_only_a_proof_can_keep(quick: FakeSession) -> None:
+    (found,) = quick.query(f"EXPLAIN (FORMAT json) {QUERY}").arrow().column(0).to_pylist()
+    seconds = json.loads(found)["predicted"]["seconds"] * 0.8
+    tight = f"{QUERY}, deadline < {seconds:.3f}s"
+    assert "bf16 weights" in plan(quick, f"EXPLAIN {tight}")
+    assert "bf16 weights" in plan(quick, f"EXPLAIN ANALYZE {tight}")
+    table(quick, ROWS // 4)
+    with pytest.raises(PlanError, match="no plan meets deadline"):
+        quick.query(tight)
