@@ -10,11 +10,12 @@ from dql.grammar.ast.nodes import Expr, Node, Path, QueryBody, Table
 
 @dataclass(frozen=True, slots=True)
 class Sample(Node):
-    """`10 PERCENT`, `reservoir(50 ROWS)`; unit is PERCENT or ROWS."""
+    """`10 PERCENT`, `reservoir(50 ROWS) REPEATABLE (7)`; unit is PERCENT or ROWS."""
 
     size: Number
     unit: str | None = None
     method: str | None = None
+    seed: Number | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -233,8 +233,15 @@ def sample_amount(children: Children, span: Span) -> Sample:
 
 
 def sample_method(children: Children, span: Span) -> Sample:
-    amount: Sample = children[2]
-    return replace(amount, method=name_value(children[0].text), span=span)
+    amount = only(children, Sample)
+    assert amount is not None
+    names = token_names(children)
+    return replace(amount, method=names[0] if names else None, seed=_seed(children), span=span)
+
+
+def _seed(children: Children) -> Number | None:
+    numbers = [child for child in children if isinstance(child, Token) and child.type == "NUMBER"]
+    return Number(numbers[0].text, span=span_of(numbers[0])) if numbers else None
 
 
 def group_by(children: Children, span: Span) -> Part:
@@ -274,6 +281,7 @@ QUERIES: dict[str, Builder] = {
     "query": query,
     "row_values": lambda c, span: Row(exprs(c), span=span),
     "sample_amount": sample_amount,
+    "sample_by": sample_method,
     "sample_clause": make_part("sample", lambda c: only(c, Sample)),
     "sample_method": sample_method,
     "score_item": score_item,

@@ -193,6 +193,8 @@ def _named(node: NamedTable) -> str:
 @to_sql.register
 def _(node: Sample) -> str:
     amount = words(to_sql(node.size), node.unit)
+    if node.seed is not None:
+        return f"{quote_name(node.method or '')}({amount}) REPEATABLE ({to_sql(node.seed)})".removeprefix('""')
     return f"{quote_name(node.method)}({amount})" if node.method else amount
 
 

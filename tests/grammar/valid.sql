@@ -443,3 +443,8 @@ SELECT current_date, now(), AI_FILTER('x'), pi(), random() FROM t
 SELECT a AS "A b", AI_FILTER('x') AS "c""d" FROM t AS "my table"
 SELECT AI_FILTER('x') FROM "tickets 2026.csv" AS t
 SELECT AI_FILTER('x') FROM main.tickets, "other db".main.t
+SELECT AI_FILTER('x') FROM t USING SAMPLE 10% (bernoulli)
+SELECT AI_FILTER('x') FROM t USING SAMPLE 10 PERCENT (system, 377)
+SELECT AI_FILTER('x') FROM t USING SAMPLE reservoir(50 ROWS) REPEATABLE (100)
+SELECT AI_FILTER('x') FROM t TABLESAMPLE (3 ROWS)
+SELECT AI_FILTER('x') FROM t AS u TABLESAMPLE (3) REPEATABLE (82), v
