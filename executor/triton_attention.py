@@ -22,6 +22,7 @@ from dql.models.shape import ModelShape
 _TABLE_WIDTH = 16  # tables are as wide as a multiple of this, so that kernels are compiled for one stride only
 
 Integers = NDArray[np.int64]
+Run = tuple[tuple[int, int, int], Integers]  # (first slot, length, position of the first), and the tokens that read it
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +113,7 @@ class AttentionPlan:
             self._add(placed, runs)
         self._chunks = [*self._dense_chunks(), *self._paged_chunks()]
         self._singles = [*self._tail_rows(), *self._lanes(step)]
-        self._levels = self._level_rows(runs, len(step.ids))
+        self._levels = [self._level(level) for level in levels_of(runs, len(step.ids))]
 
     def attention(self, sent: Sequence[torch.Tensor], positions: torch.Tensor) -> TritonAttention:
         """The attention over the arrays as sent; positions int32 [tokens] on the device."""
@@ -199,27 +200,26 @@ class AttentionPlan:
         places = slice(step.slabs[0].place, step.slabs[0].place + len(lengths))
         return [(places, self._transfer.add(firsts), self._transfer.add(lengths), int(lengths.max()))]
 
-    def _level_rows(self, runs: SharedRuns, tokens: int) -> list[tuple[int, int, int, int, tuple[int, int, int]]]:
-        """Every run on the lowest level on which none of its tokens reads another."""
-        reached = np.zeros(tokens, np.int64)
-        levels: list[list[tuple[tuple[int, int, int], Integers]]] = []
-        for run, parts in runs.places.items():
-            places = np.concatenate(parts)
-            level = int(reached[places].max())
-            reached[places] = level + 1
-            levels.extend([] for _ in range(level + 1 - len(levels)))
-            levels[level].append((run, places))
-        return [self._level(level) for level in levels]
-
-    def _level(
-        self, level: Sequence[tuple[tuple[int, int, int], Integers]]
-    ) -> tuple[int, int, int, int, tuple[int, int, int]]:
+    def _level(self, level: Sequence[Run]) -> tuple[int, int, int, int, tuple[int, int, int]]:
         add = self._transfer.add
         counts = np.array([len(places) for _, places in level])
         ends = np.cumsum(counts)
         slots, lengths, positions = np.array([run for run, _ in level], np.int64).T
         places = add(np.concatenate([places for _, places in level]))
         return add(ends - counts), add(ends), places, int(counts.max()), (add(slots), add(lengths), add(positions))
+
+
+def levels_of(runs: SharedRuns, tokens: int) -> list[list[Run]]:
+    """The shared runs of a step of so many tokens, each on the first level on which no token reads another."""
+    reached = np.zeros(tokens, np.int64)
+    levels: list[list[Run]] = []
+    for run, parts in runs.places.items():
+        places = np.concatenate(parts)
+        level = int(reached[places].max())
+        reached[places] = level + 1
+        levels.extend([] for _ in range(level + 1 - len(levels)))
+        levels[level].append((run, places))
+    return levels
 
 
 def _table(rows: int, width: int) -> Integers:

@@ -10,6 +10,7 @@ import torch
 
 from dql.executor.backend import StepCancelled
 from dql.executor.block_pool import BlockPool
+from dql.executor.decode_graphs import DecodeGraphs, recorder
 from dql.executor.models.decoder import CausalModel, PackedTokens
 from dql.executor.step import Places, Step
 from dql.executor.transfer import Transfer, to_device
@@ -27,14 +28,19 @@ class TritonBackend:
         self._decoder = decoder
         self._pool = pool
         self._device = pool.caches[0].k.device
-        self._newest = torch.zeros(pool.slots + 1, dtype=torch.int32, device=self._device)  # one past a last lane
+        # the token that goes into each slot, and one past a last lane's end
+        self._newest = torch.zeros(pool.slots + 1, dtype=torch.int32, device=self._device)
+        record = recorder(self._device)
+        self.graphs = None if record is None else DecodeGraphs(decoder, pool, self._newest, record)
 
     def drawn(self, slots: Places, tokens: torch.Tensor) -> None:
         """See Backend."""
         self._newest[to_device(slots, self._device)] = tokens.to(self._device, torch.int32)
 
     def forward(self, step: Step, cancelled: Callable[[], bool]) -> torch.Tensor:
-        """See Backend; looks at `cancelled` once a layer."""
+        """See Backend; looks at `cancelled` once a layer, or once where the step is repeated from a graph."""
+        if self.graphs is not None and not cancelled() and (hidden := self.graphs.forward(step)) is not None:
+            return hidden
         transfer = Transfer()
         first = [transfer.add(array) for array in (step.ids, step.positions, step.slots, step.outputs)]
         plan = AttentionPlan(step, self._decoder.shape, transfer)

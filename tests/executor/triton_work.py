@@ -42,11 +42,16 @@ def requests() -> list[Request]:
 
 @contextmanager
 def small() -> Iterator[None]:
-    """Runs are long, and worth a product of their own, from sizes that a slow interpreter can bear."""
+    """Runs are long, and worth a product of their own, from sizes that a slow interpreter can bear.
+
+    Steps of decoding rows alone run as they do from a graph: padded, over buffers at fixed addresses.
+    """
     modules = ("step", "scheduler", "cpu_attention", "triton_attention")
     with mock.patch.multiple("dql.executor.prefix_tree", DENSE_ROWS=3, DENSE_TOKENS=5):
         for module in modules:
             mock.patch(f"dql.executor.{module}.LONG_RUN", LONG).start()
+        mock.patch("dql.executor.triton_backend.recorder", lambda device: lambda run: run).start()
+        mock.patch("dql.executor.decode_graphs.SEEN", 0).start()
         try:
             yield
         finally:
