@@ -113,6 +113,15 @@ class Engine:
             run.cancelled.set()
 
     @property
+    def backend(self) -> Backend:
+        """What runs the steps of a model that generates and scores, opened at the first run."""
+        if isinstance(self.model, Encoder):
+            raise UnsupportedError("a model that embeds has no steps")
+        if self._backend is None:
+            self._backend = open_backend(self.model, self.pool)
+        return self._backend
+
+    @property
     def free_slots(self) -> int:
         """Token slots of the KV cache that nothing holds, prefixes kept for later left out."""
         return self.pool.available
@@ -120,12 +129,8 @@ class Engine:
     def _start(self, requests: Iterator[Request], options: EngineOptions, pace: Pace, kv_slots: int | None) -> _Run:
         if isinstance(self.model, Encoder):
             return EncoderRun(requests, self.model, options, pace, self.counters, self._lock)
-        decoder, backend = self.model, self._backend
-        if options.deterministic:
-            decoder = _tiled(self.model)
-            backend = open_backend(decoder, self.pool, invariant=True)
-        elif backend is None:
-            backend = self._backend = open_backend(decoder, self.pool)
+        decoder = _tiled(self.model) if options.deterministic else self.model
+        backend = open_backend(decoder, self.pool, invariant=True) if options.deterministic else self.backend
         loaded = Loaded(decoder, backend, self.pool, self.counters, self._lock, self._decode)
         return DecoderRun(requests, loaded, options, pace, kv_slots, self._speculation(options))
 

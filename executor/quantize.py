@@ -24,6 +24,7 @@ from dql.executor.models.linear_bf16 import Bf16Gated, Bf16Linear
 from dql.planner.hardware import cpu_precisions
 
 KV_TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+KERNEL_KV_TYPES = {"bf16": torch.bfloat16, "fp8": torch.float8_e4m3fn}  # on a GPU, beside 16-bit queries
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +83,7 @@ def layout(weights: str, device: torch.device) -> Layout:
     """The layout of a precision. Raises UnsupportedError where device, chip or torch build lack it."""
     if device.type == "cpu":
         return _cpu_layout(weights, device)
-    types = {"fp32": torch.float32, "bf16": torch.bfloat16}
+    types = {"bf16": torch.bfloat16}  # the attention kernels take 16-bit queries
     if weights not in types:
         raise _unsupported(weights, str(device), tuple(types))
     return DenseLayout(device, types[weights])
@@ -90,9 +91,10 @@ def layout(weights: str, device: torch.device) -> Layout:
 
 def kv_type(kv_cache: str, device: torch.device) -> torch.dtype:
     """The type that keys and values are stored in. Raises UnsupportedError."""
-    if kv_cache not in KV_TYPES:
-        raise UnsupportedError(f"kv_cache = {kv_cache} does not run on {device}", hint=f"it runs {', '.join(KV_TYPES)}")
-    return KV_TYPES[kv_cache]
+    types = KV_TYPES if device.type == "cpu" else KERNEL_KV_TYPES
+    if kv_cache not in types:
+        raise UnsupportedError(f"kv_cache = {kv_cache} does not run on {device}", hint=f"it runs {', '.join(types)}")
+    return types[kv_cache]
 
 
 def _cpu_layout(weights: str, device: torch.device) -> Layout:

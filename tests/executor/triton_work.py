@@ -62,7 +62,10 @@ def answers(model: Path, *, device: str = "cpu") -> Found:
     """What an engine with small steps and few lanes answers, so that rows are cut, wait, and begin at odd times."""
     with small():
         opened = open_model(model, name="tiny", uri="tiny")
-        options = EngineOptions(kv_bytes=1 << 20, step_tokens=48, max_rows=6, device=device)
+        held = "fp32" if device == "cpu" else "bf16"
+        options = EngineOptions(
+            kv_bytes=1 << 20, step_tokens=48, max_rows=6, device=device, weights=held, kv_cache=held
+        )
         engine = Engine.load(opened, options)
         found = {
             str(answer.id): (answer.tokens.tolist(), answer.logprobs.tolist(), answer.finish)
