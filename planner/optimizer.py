@@ -7,6 +7,7 @@ from dql.planner.logical import LogicalPlan
 from dql.planner.rules.cheap_before_dear import cheap_before_dear
 from dql.planner.rules.equal_calls_once import equal_calls_once
 from dql.planner.rules.filter_before_inference import filter_before_inference
+from dql.planner.rules.inference_after_filter import inference_after_filter
 from dql.planner.rules.inference_after_limit import inference_after_limit
 from dql.planner.rules.join_on_labels import join_on_labels
 from dql.planner.rules.learn_filter_order import learn_filter_order
@@ -18,6 +19,7 @@ Rule = Callable[[LogicalPlan], LogicalPlan]
 RULES: tuple[Rule, ...] = (
     filter_before_inference,
     cheap_before_dear,
+    inference_after_filter,
     inference_after_limit,
     stop_in_order,
     equal_calls_once,
