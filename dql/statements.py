@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from dql.session import Session
 
 SCAN_ROWS = 2048
+_SHOW_TABLES = re.compile(r"\s*SHOW\s+TABLES\s*", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,6 +264,9 @@ def _columns(names: Sequence[str]) -> str:
 def plain(statement: ast.PlainSql, call: Call) -> Result:
     """DuckDB's own statements: a query is streamed, anything else runs now."""
     catalog, sql = call.session.catalog, statement.text
+    if _SHOW_TABLES.fullmatch(sql) and call.session.names.views:  # DuckDB does not know them
+        names = {table.name for table in call.session.tables()}
+        return rows([("name", "VARCHAR")], [(name,) for name in sorted(names)], "query")
     try:
         if not catalog.is_query(sql):
             catalog.execute(sql, call.params)

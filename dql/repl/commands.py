@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from dql.errors import ConfigError, name_hint
+from dql.progress import counted
 from dql.render import MODES, mode_named
 from dql.repl.console import opened
 
@@ -148,7 +149,8 @@ def _tables(console: "Console", words: list[str]) -> None:
     pattern = words[0].strip("%").lower() if words else ""
     for table in console.session.tables():
         if pattern in table.name.lower():
-            console.print(f"{table.name}  ({table.kind}, {len(table.columns)} columns)")
+            columns = counted(len(table.columns), "column") if table.columns else "with inference"
+            console.print(f"{table.name}  ({table.kind}, {columns})")
 
 
 def _schema(console: "Console", words: list[str]) -> None:

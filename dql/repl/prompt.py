@@ -21,6 +21,7 @@ from dql.sanitize import sanitize_cell
 
 PROMPT = "dql> "
 _CONTINUED = "...> "
+_HABITS = {"exit": ".exit", "quit": ".exit", "\\q": ".exit", "help": ".help", "\\?": ".help", "\\d": ".tables"}
 _STYLE = Style.from_dict(
     {
         "prompt": "bold ansicyan",
@@ -142,4 +143,9 @@ def _keys() -> KeyBindings:
 
 def runs(text: str) -> bool:
     """Whether Enter runs the text: a dot command, a statement that `;` ends, or nothing at all."""
-    return not text.strip() or text.startswith(".") or is_complete(text)
+    return not text.strip() or meant(text).startswith(".") or is_complete(text)
+
+
+def meant(text: str) -> str:
+    """The dot command that a word of other shells stands for; any other text as it is."""
+    return _HABITS.get(text.strip().rstrip(";").lower(), text)

@@ -16,7 +16,7 @@ from dql.repl.commands import Leave, Prefill, read_text
 from dql.repl.console import Console
 from dql.repl.history import PrivateHistory
 from dql.repl.names import session_names
-from dql.repl.prompt import prompt_session
+from dql.repl.prompt import meant, prompt_session
 from dql.runner import HardStop
 from dql.sanitize import error_text, sanitize_cell
 from dql.session import Session
@@ -65,7 +65,7 @@ class Shell:
             finally:
                 self._draft = ""
             if text.strip():
-                self._attempt(text)
+                self._attempt(meant(text))
                 self._names = session_names(self._console.session)
 
     def _attempt(self, text: str) -> None:

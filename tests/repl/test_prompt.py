@@ -11,7 +11,7 @@ from prompt_toolkit.output import DummyOutput
 
 from dql.grammar import complete as grammar
 from dql.repl.completion import Named, Names
-from dql.repl.prompt import DqlCompleter, DqlLexer, prompt_session, runs
+from dql.repl.prompt import DqlCompleter, DqlLexer, meant, prompt_session, runs
 
 NAMES = Names(tables={"tickets": [Named("id", "BIGINT")]})
 
@@ -43,12 +43,23 @@ def read(keys: PipeInput, typed: str, history: list[str] | None = None) -> str:
         ("SELECT ';\r';\r", "SELECT ';\n';"),
         ("SELECT 1\x1b\r", "SELECT 1"),
         (".tables\r", ".tables"),
+        ("exit\r", "exit"),
+        ("\\d;\r", "\\d;"),
+        ("exit\rFROM t;\r", "exit"),
         ("\r", ""),
         ("\x1b[200~SELECT 1;\nSELECT 2;\x1b[201~\r", "SELECT 1;\nSELECT 2;"),
     ],
 )
 def test_enter_runs_what_is_whole(keys: PipeInput, typed: str, text: str) -> None:
     assert read(keys, typed) == text
+
+
+def test_words_of_other_shells_are_understood() -> None:
+    assert [meant(text) for text in ("Exit", "quit;", "\\q", "help", "SELECT exit")] == [
+        *([".exit"] * 3),
+        ".help",
+        "SELECT exit",
+    ]
 
 
 @pytest.mark.parametrize(
