@@ -228,7 +228,7 @@ class Maker(ExpressionMaker):
                 self.yes(),
                 self.yes(),
                 self.maybe(self.string),
-                self.maybe(lambda: ast.Quantity(self.pick(("1", "100_000_000", "2.5e6")))),
+                self.maybe(lambda: ast.Quantity(self.pick(["1", "100_000_000", "2.5e6"]))),
             ),
             lambda: ast.Evaluate(
                 self.full_query(), ast.Column(self.path()) if self.yes() else self.query(), self.some(self.word)
