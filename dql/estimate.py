@@ -104,7 +104,7 @@ def estimate(
     first = partial(predicted, judge=replace(judge, may_ask=False), running=False, strict=False)
     planned, why = judge.pick(planned, first, ask=judge.may_ask)
     found = predicted(planned, judge=judge, running=running, strict=strict)
-    return replace(found, quality=(*why, *found.quality), evidence=judge.evidence)
+    return replace(found, quality=(*why, *found.quality, *judge.said()), evidence=judge.evidence)
 
 
 def _estimate(

@@ -14,7 +14,7 @@ from dql.planner.physical import CallExec, ErrorPolicy, Placement, QueryPlan
 from dql.planner.placing import placed
 from dql.planner.plan import Planned
 from dql.planner.search import Choice, lossy, preference, reference_of, settled, space_of
-from dql.planner.statistics import CallStatistics
+from dql.planner.statistics import CallStatistics, infer_nodes
 from dql.planner.units import seconds_text
 from dql.proofs import Candidate, Proven, Prover
 
@@ -66,7 +66,8 @@ class Judge:
         """
         bound, reference = self.contract.bound("quality"), found.choice
         assert reference is not None
-        if bound is None or self._settled:
+        cascades = any(call.stage is not None for node in infer_nodes(query.root) for call in node.calls)
+        if bound is None or self._settled or cascades:  # what may be lost is lost already
             return Proven(), reference
         candidates = self._cheaper(bound, reference, choose)
         prover = self._prover(bound, found, reference_of(reference.hardware, self.contract), self._share, ask=ask)
@@ -102,6 +103,10 @@ class Judge:
             runtime, cancelled = self.session.runtime, self.session.cancelled
             self.evidence = runtime.evidence(policy, self.params, self.progress, cancelled)
         return self.evidence
+
+    def said(self) -> list[str]:
+        """What asking took."""
+        return [] if self.evidence is None else [f"to find out took {seconds_text(self.evidence.seconds)}"]
 
     def identify(self, call: CallExec) -> object:
         """All that decides what a call answers to a row."""

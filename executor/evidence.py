@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
+from time import perf_counter
 
 import numpy as np
 import pyarrow as pa
@@ -36,10 +37,14 @@ class Drawn:
 
 @dataclass(slots=True)
 class EngineEvidence:
-    """Implements `planner.evidence.Evidence`. `context` is that of the sample, apart from the run's."""
+    """Implements `planner.evidence.Evidence`. `context` is that of the sample, apart from the run's.
+
+    seconds: that answers took so far, models loaded included.
+    """
 
     context: Context
     spent: Counter[str] = field(default_factory=Counter)
+    seconds: float = 0.0
 
     def pilot(self, node: InferExec, call: CallExec, rows: int) -> Drawn:
         """Rows are drawn by a key each, the smallest keys stay: the same input in the same order, the same sample."""
@@ -75,9 +80,10 @@ class EngineEvidence:
             steps = max(place.step_tokens // 2, place.max_rows)
             asked = replace(asked, placement=replace(place, step_tokens=steps))
         node = InferExec(FragmentExec(""), (asked,))
-        before = Counter(context.counts)
+        before, began = Counter(context.counts), perf_counter()
         found = [row for batch in infer(node, _once(window), context) for row in batch.column(call.out).to_pylist()]
         self.spent.update({name: context.counts[name] - before[name] for name in _COUNTED})
+        self.seconds += perf_counter() - began
         if len(found) < len(window) or context.cancelled.is_set():
             raise KeyboardInterrupt
         told = [Told(row["value"], row["confidence"]) for row in found]
