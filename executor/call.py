@@ -9,12 +9,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from dql.errors import ExecutionError
+from dql.errors import ExecutionError, UnsupportedError
 from dql.executor.answers import Reader, answer
 from dql.executor.context import FIRST_CALLS, Context, prompt_key
 from dql.executor.inquiry import Inquiry, Question, ask, distinct
 from dql.executor.rejected import Rejected
 from dql.executor.requests import Answer, Failure, Generate, Sampling, Score, Task
+from dql.models import Model
 from dql.planner.measured import Measured
 from dql.planner.physical import CallExec
 from dql.planner.prompts import prompts
@@ -47,6 +48,8 @@ class CallRunner:
         self.call = call
         self._context = context
         model = context.models.model(call.model)
+        if call.draft is not None:
+            check_draft(model, context.models.model(call.draft))
         self._tokenizer = model.tokenizer
         self._prompts = prompts(call, model)
         self._reader = Reader(call, model)
@@ -243,3 +246,20 @@ def repeat(batch: TokenBatch, rows: int) -> TokenBatch:
     lengths = np.full(rows, len(batch.ids), np.int64)
     offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
     return TokenBatch(np.tile(batch.ids, rows), offsets, np.zeros((rows, 0, 2), np.int64))
+
+
+def check_draft(model: Model, draft: Model) -> None:
+    """Raises UnsupportedError where the draft's tokens are not the model's."""
+    if draft.shape.causal and _written(draft) == _written(model):
+        return
+    raise UnsupportedError(
+        f"{draft.name} cannot draft for {model.name}: their vocabularies differ",
+        hint="a draft is a smaller model of the same family, such as Qwen3 0.6B for Qwen3 8B; or leave DRAFT out",
+    )
+
+
+def _written(model: Model) -> list[str]:
+    """Tokens by id as they are written, without the gaps that vocabularies are filled up with."""
+    pieces = model.tokenizer.vocabulary.pieces
+    end = next((count for count in range(len(pieces), 0, -1) if pieces[count - 1]), 0)
+    return pieces[:end]

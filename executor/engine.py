@@ -11,6 +11,7 @@ from dql.errors import UnsupportedError
 from dql.executor.backend import Backend
 from dql.executor.backends import open_backend
 from dql.executor.block_pool import BlockPool
+from dql.executor.draft import DraftModel, LoadedDraft
 from dql.executor.embed import EncoderRun
 from dql.executor.memory import available_memory, plan_memory
 from dql.executor.models.decoder import CausalModel, Decoder
@@ -23,9 +24,10 @@ from dql.executor.quantize import kv_type, layout
 from dql.executor.recorder import Decode
 from dql.executor.requests import Answer, Request
 from dql.executor.run import DecoderRun, Loaded
-from dql.executor.speculate import FREE, LONGEST_WAIT, Speculation
+from dql.executor.speculate import LONGEST_WAIT, Speculation
 from dql.executor.weights import open_weights
 from dql.models.model import Model
+from dql.planner.speculation import FREE
 
 
 class _Run(Protocol):
@@ -82,6 +84,7 @@ class Engine:
         deterministic: bool = False,
         prefix: bool = True,
         reuse: bool = True,
+        draft: "Engine | None" = None,
     ) -> Generator[Answer]:
         """Answer requests, pulled a window at a time, as they finish; closing the iterator frees all they hold.
 
@@ -89,7 +92,8 @@ class Engine:
         cache that the run takes. row_timeout: seconds from a row's admission, after which it fails before its next
         step. deterministic: results are the same to the bit whatever the batch, the order of the rows and the size of
         the steps, on one machine. prefix: what prompts begin with is computed once. reuse: equal requests are answered
-        once. A request that cannot be answered has an answer with a Failure; nothing that a request holds raises;
+        once. draft: the engine of a small model with the same vocabulary, which guesses ahead where that pays. A
+        request that cannot be answered has an answer with a Failure; nothing that a request holds raises;
         UnsupportedError where the model's family cannot be run deterministically.
         """
         options = replace(
@@ -99,7 +103,7 @@ class Engine:
             prefix=prefix,
             reuse=reuse,
         )
-        run = self._start(iter(requests), options, pace or options, kv_slots)
+        run = self._start(iter(requests), options, pace or options, kv_slots, draft)
         self._open.add(run)
         try:
             yield from run.answers()
@@ -126,20 +130,38 @@ class Engine:
         """Token slots of the KV cache that nothing holds, prefixes kept for later left out."""
         return self.pool.available
 
-    def _start(self, requests: Iterator[Request], options: EngineOptions, pace: Pace, kv_slots: int | None) -> _Run:
+    def _start(
+        self,
+        requests: Iterator[Request],
+        options: EngineOptions,
+        pace: Pace,
+        kv_slots: int | None,
+        draft: "Engine | None",
+    ) -> _Run:
         if isinstance(self.model, Encoder):
             return EncoderRun(requests, self.model, options, pace, self.counters, self._lock)
         decoder = _tiled(self.model) if options.deterministic else self.model
         backend = open_backend(decoder, self.pool, invariant=True) if options.deterministic else self.backend
         loaded = Loaded(decoder, backend, self.pool, self.counters, self._lock, self._decode)
-        return DecoderRun(requests, loaded, options, pace, kv_slots, self._speculation(options))
+        return DecoderRun(requests, loaded, options, pace, kv_slots, self._speculation(options, draft))
 
-    def _speculation(self, options: EngineOptions) -> Speculation | None:
+    def _speculation(self, options: EngineOptions, draft: "Engine | None") -> Speculation | None:
         """What guesses ahead in one run."""
         if not options.speculate:
             return None
         kind = self.pool.device.type
-        return Speculation(OwnText(), FREE[kind], LONGEST_WAIT[kind])
+        if draft is None:
+            return Speculation(OwnText(), FREE[kind], LONGEST_WAIT[kind])
+        shapes = draft.model.shape, self.model.shape
+        costs = [shape.matmul_parameters + shape.embedding_parameters for shape in shapes]
+        return Speculation(DraftModel(draft.as_draft(), costs[0] / costs[1]), FREE[kind])
+
+    def as_draft(self) -> LoadedDraft:
+        """This model as one that guesses for another. Raises UnsupportedError for one that draws no tokens."""
+        if isinstance(self.model, Encoder):
+            raise UnsupportedError("a draft model generates text, and this one embeds it")
+        backend = self._backend or open_backend(self.model, self.pool)
+        return LoadedDraft(self.model, backend, self.pool, self._lock, self.options.context_of(self.model.shape))
 
 
 def _decoder(model: Model, options: EngineOptions, held: Layout) -> CausalModel:

@@ -72,22 +72,20 @@ def ask(inquiries: Sequence[Inquiry], context: Context, rows: int = 0) -> None:
 
     rows: how many rows of the query are finished with these answers, for the progress shown.
     """
-    by_engine: dict[tuple[str, Placement], list[Inquiry]] = {}
+    by_engine: dict[tuple[str, str | None, Placement], list[Inquiry]] = {}
     for inquiry in inquiries:
         if inquiry.questions:
-            by_engine.setdefault((inquiry.call.model, inquiry.call.placement), []).append(inquiry)
-    for (model, placement), together in by_engine.items():
-        _Asking(model, placement, together, context, rows).run()
+            call = inquiry.call
+            by_engine.setdefault((call.model, call.draft, call.placement), []).append(inquiry)
+    for together in by_engine.values():
+        _Asking(together, context, rows).run()
 
 
 class _Asking:
     """The questions of calls that run on one engine."""
 
-    def __init__(
-        self, model: str, placement: Placement, inquiries: Sequence[Inquiry], context: Context, rows: int
-    ) -> None:
-        self._model = model
-        self._placement = placement
+    def __init__(self, inquiries: Sequence[Inquiry], context: Context, rows: int) -> None:
+        self._call = inquiries[0].call
         self._inquiries = inquiries
         self._context = context
         self._rows = rows
@@ -122,8 +120,9 @@ class _Asking:
             requests = requests[len(part) :]
 
     def _run(self, requests: list[Request]) -> None:
-        context, place = self._context, self._placement
-        engine = context.models.engine(self._model, place.weights, place.kv_cache)
+        context, place, draft = self._context, self._call.placement, self._call.draft
+        engine = context.models.engine(self._call.model, place.weights, place.kv_cache)
+        guessing = None if draft is None else context.models.engine(draft, place.weights, place.kv_cache)
         context.tracker.phase("running", ", ".join(inquiry.call.label for inquiry in self._inquiries))
         before, began = replace(engine.counters), perf_counter()
         timeout = context.policy.row_timeout
@@ -135,6 +134,7 @@ class _Asking:
             deterministic=place.deterministic,
             prefix=place.prefix != "none",
             reuse=place.reuse,
+            draft=guessing,
         )
         self._work[:] = 0
         try:

@@ -89,8 +89,8 @@ class DecoderRun:
         with self._loaded.lock:
             self._runner.abandon()
             self._scheduler.give_up()
-            if self._scheduler.speculation is not None:
-                self._scheduler.speculation.close()
+        if self._scheduler.speculation is not None:
+            self._scheduler.speculation.close()
 
     def _pull(self) -> Sequence[Answer]:
         loaded, shape = self._loaded, self._loaded.decoder.shape

@@ -19,12 +19,11 @@ from numpy.typing import NDArray
 
 from dql.executor.slab import Lanes, Slab
 from dql.executor.step import Guesses
+from dql.planner.speculation import PRIOR_RATE, needed
 
 MOST = 8  # guesses a row and step
-FREE = {"cpu": 16, "cuda": 128}  # tokens whose arithmetic takes as long as reading the weights: measured at 64 rows on
-# two AVX-512 cores in fp32 (18), and about what an H100 has in bf16 once its launches are counted
 LONGEST_WAIT = {"cpu": 0, "cuda": 16}  # steps; see Speculation
-_PRIOR_RATE, _PRIOR_WEIGHT = 0.6, 10.0  # what is believed of a guess before any was checked, as if so many had been
+_PRIOR_WEIGHT = 10.0  # guesses that what is believed at first counts for
 _MEMORY = 0.97  # share of what was measured that counts a step later: a run that changes is given another chance
 
 Matrix = NDArray[np.int64]
@@ -61,14 +60,14 @@ class Speculation:
     @property
     def rate(self) -> float:
         """The share of checked guesses that were kept, as far as it is remembered."""
-        return (self._kept + _PRIOR_RATE * _PRIOR_WEIGHT) / (self._checked + _PRIOR_WEIGHT)
+        return (self._kept + PRIOR_RATE * _PRIOR_WEIGHT) / (self._checked + _PRIOR_WEIGHT)
 
     def depth(self, rows: int) -> int:
         """How many guesses a row are worth checking while so many rows decode."""
         if self._wait:
             return 0
-        needed = rows / (rows + self._free) + self._proposer.cost
-        return 0 if needed >= 1 else min(MOST, int(log(needed) / log(min(self.rate, 0.999))))
+        chance = needed(rows, self._free, self._proposer.cost)
+        return 0 if chance >= 1 else min(MOST, int(log(chance) / log(min(self.rate, 0.999))))
 
     def guesses(self, slab: Slab, lanes: Lanes, depth: int) -> Guesses | None:
         """Up to `depth` guesses for each of these lanes, none beyond a row's last token; None where there are none."""

@@ -104,6 +104,7 @@ def bind_call(node: ast.Call, env: Environment, prepare: Callable[[ast.Expr], as
         model=_model(named, env),
         cascade=env.cascade if named is None and signature.op in CASCADED else (),
         alternatives=env.alternatives if named is None and signature.op != "count_tokens" else (),
+        draft=env.draft if named is None and signature.op == "generate" else None,
         decoding=_decoding(values, env, node.span),
         system=cast("str | None", values.get("system")),
         instruction=cast("str | None", values.get("instruction")),

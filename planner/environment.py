@@ -44,8 +44,8 @@ class Environment:
     """Everything names can mean in one statement. `views` hold inference; plain ones are the catalog's.
 
     model: the one that calls run on: the session's default, or what USING names; cascade: models that are asked first
-    where a call has labels to be sure of; alternatives: models that may take its place. check_model turns a model as
-    written into its registered name, or raises BindError.
+    where a call has labels to be sure of; alternatives: models that may take its place; draft: one that guesses ahead
+    for it. check_model turns a model as written into its registered name, or raises BindError.
     """
 
     catalog: Catalog
@@ -53,6 +53,7 @@ class Environment:
     model: str
     cascade: tuple[str, ...] = ()
     alternatives: tuple[str, ...] = ()
+    draft: str | None = None
     params: Mapping[str, object] = field(default_factory=dict)
     settings: Mapping[str, Value] = field(default_factory=dict)
     macros: Mapping[str, Macro] = field(default_factory=dict)
@@ -78,10 +79,15 @@ class Environment:
         return ", ".join(f'CAST(NULL AS {t}) AS "{c.name}"' for c, t in zip(plan.columns, types, strict=True))
 
     def with_models(
-        self, model: str, *, cascade: tuple[str, ...] = (), alternatives: tuple[str, ...] = ()
+        self,
+        model: str,
+        *,
+        cascade: tuple[str, ...] = (),
+        alternatives: tuple[str, ...] = (),
+        draft: str | None = None,
     ) -> "Environment":
         """What USING makes of it."""
-        return replace(self, model=model, cascade=cascade, alternatives=alternatives)
+        return replace(self, model=model, cascade=cascade, alternatives=alternatives, draft=draft)
 
     def with_ctes(self, ctes: tuple[ast.Cte, ...], recursive: bool = False) -> "Environment":
         return replace(self, ctes=(*self.ctes, *ctes), recursive=self.recursive or recursive)

@@ -28,6 +28,7 @@ from dql.planner.measured import Measured
 from dql.planner.optimizer import Applied
 from dql.planner.search import Choice
 from dql.planner.sift import Sift
+from dql.planner.speculation import speculation_line
 from dql.planner.statistics import CallStatistics
 from dql.planner.units import seconds_text
 
@@ -165,6 +166,9 @@ def _call(call: InferCall, found: Explanation, names: Mapping[str, str], show: o
     if call.op == "count_tokens":
         return title, f"tokenizer of {call.model}, no model run", details
     details += call_lines(call.out.name, found.choice, found.measured, found.contract, cascades=call.stage is not None)
+    if call.op == "generate" and counted is not None and found.choice is not None:
+        rows = min(found.choice.best.placement.max_rows, counted.distinct)
+        details.append(speculation_line(rows, found.choice.hardware.kind, call.draft))
     weights, kv_cache = precisions(found.contract, found.choice)
     return title, f"model {call.model} · {weights} weights · {kv_cache} KV", details
 

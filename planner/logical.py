@@ -84,7 +84,8 @@ class InferCall:
     """One inference call of a query. It runs for the rows where every guard is TRUE and no hole is NULL.
 
     `prompt` and `guards` read columns of the node's child. cascade: models that are asked before `model`, until one is
-    sure; alternatives: models that may take its place. stage: of a call that is part of a cascade already taken apart.
+    sure; alternatives: models that may take its place; draft: one that guesses ahead for it. stage: of a call that is
+    part of a cascade already taken apart.
     """
 
     op: Operator
@@ -102,6 +103,7 @@ class InferCall:
     details: bool = False
     cascade: tuple[str, ...] = ()
     alternatives: tuple[str, ...] = ()
+    draft: str | None = None
     stage: Stage | None = None
     out: Column = Column("")
     guards: tuple[ast.Expr, ...] = ()

@@ -230,6 +230,7 @@ def _call_exec(
         decoding=call.decoding,
         details=call.details,
         alternatives=call.alternatives,
+        draft=call.draft,
         stage=call.stage,
         label=name,
     )

@@ -62,6 +62,7 @@ class CallExec:
     decoding: Decoding = field(default_factory=Decoding)
     details: bool = False
     alternatives: tuple[str, ...] = ()
+    draft: str | None = None
     stage: Stage | None = None
     label: str = ""
     placement: Placement = field(default_factory=Placement)

@@ -10,7 +10,7 @@ def using(clause: ast.Using, env: Environment) -> Environment:
     model = clause.model
     match model:
         case ast.SingleModel():
-            return env.with_models(_name(model, env))
+            return env.with_models(_name(model, env), draft=_draft(model, env))
         case ast.AnyModel():
             first, *others = _names(model.models, env, "ANY")
             return env.with_models(first, alternatives=tuple(others))
@@ -22,6 +22,9 @@ def using(clause: ast.Using, env: Environment) -> Environment:
 
 
 def _names(models: tuple[ast.SingleModel, ...], env: Environment, word: str) -> list[str]:
+    for model in models:
+        if model.draft is not None:
+            raise BindError(f"DRAFT goes with one model, not with {word}", span=model.draft.span)
     names = [_name(model, env) for model in models]
     for number, name in enumerate(names):
         if name in names[:number]:
@@ -30,7 +33,18 @@ def _names(models: tuple[ast.SingleModel, ...], env: Environment, word: str) -> 
 
 
 def _name(model: ast.SingleModel, env: Environment) -> str:
-    if model.adapter is not None or model.draft is not None:
-        what = "ADAPTER" if model.adapter is not None else "DRAFT"
-        raise UnsupportedError(f"{what} does not run yet", span=model.span, hint="name the model alone: USING smollm2")
+    if model.adapter is not None:
+        hint = "name the model alone: USING smollm2"
+        raise UnsupportedError("ADAPTER does not run yet", span=model.span, hint=hint)
     return env.check_model(model.model)
+
+
+def _draft(model: ast.SingleModel, env: Environment) -> str | None:
+    """The model that guesses ahead for another."""
+    if model.draft is None:
+        return None
+    name = env.check_model(model.draft)
+    if name == env.check_model(model.model):
+        hint = "name a smaller model with the same vocabulary, or leave DRAFT out"
+        raise BindError(f"{name} cannot guess ahead for itself", span=model.draft.span, hint=hint)
+    return name

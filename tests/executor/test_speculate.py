@@ -1,7 +1,8 @@
 """Speculation changes no token: guesses are kept only where they are what the model draws, greedily or sampled."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dql.errors import UnsupportedError
 from dql.executor import engine as engine_module
+from dql.executor.call import check_draft
+from dql.executor.draft import DraftModel
 from dql.executor.engine import Engine
 from dql.executor.options import EngineOptions
 from dql.executor.own_text import OwnText, continued
@@ -17,6 +21,8 @@ from dql.executor.requests import Answer, Generate, Request, Sampling, Task, Tok
 from dql.executor.slab import Lanes, Slab
 from dql.executor.speculate import MOST, Matrix, Speculation
 from dql.models import Model, open_model
+from dql.models.tokenizer import Tokenizer
+from tests.models.tiny import TinySizes, tiny_model
 
 PATTERN = np.random.default_rng(1).integers(3, 250, 9).astype(np.int32)
 
@@ -36,6 +42,26 @@ def guessing(model: Model) -> Engine:
     return load(model)
 
 
+@pytest.fixture(scope="module")
+def twin(model: Model) -> Engine:
+    return load(model)
+
+
+@pytest.fixture(scope="module")
+def stranger(tmp_path_factory: pytest.TempPathFactory) -> Engine:
+    """A model of other weights, which guesses badly."""
+    path = tiny_model(tmp_path_factory.mktemp("stranger"), TinySizes(layers=1, seed=4))
+    return load(open_model(path, name="stranger", uri="stranger"))
+
+
+@pytest.fixture(scope="module")
+def cheap() -> Iterator[None]:
+    """Drafts are taken to cost nothing, so that models of one size may draft for each other."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engine_module, "DraftModel", lambda draft, cost: DraftModel(draft, 0.0))
+        yield
+
+
 def load(model: Model, *, speculate: bool = True, max_rows: int = 8, step_tokens: int = 96) -> Engine:
     options = EngineOptions(kv_bytes=1 << 23, max_rows=max_rows, step_tokens=step_tokens, speculate=speculate)
     return Engine.load(model, options)
@@ -47,8 +73,8 @@ def prompt(seed: int, length: int) -> Tokens:
     return np.concatenate((np.tile(PATTERN, 3), own, PATTERN[: 3 + seed % 4]), dtype=np.int32)
 
 
-def answers(engine: Engine, asked: Sequence[Request]) -> dict[int, Answer]:
-    return {answer.id: answer for answer in engine.run(asked)}
+def answers(engine: Engine, asked: Sequence[Request], draft: Engine | None = None) -> dict[int, Answer]:
+    return {answer.id: answer for answer in engine.run(asked, draft=draft)}
 
 
 def assert_same(left: Answer, right: Answer) -> None:
@@ -74,6 +100,42 @@ def test_answers_are_those_of_a_run_without_guesses(
     for id, answer in answers(guessing, asked).items():
         assert_same(answer, expected[id])
     assert guessing.free_slots == guessing.pool.slots
+
+
+@pytest.mark.usefixtures("cheap")
+@settings(deadline=None, max_examples=12)
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 30), tasks), min_size=1, max_size=12), st.booleans())
+def test_a_draft_model_changes_no_answer(
+    plain: Engine, guessing: Engine, twin: Engine, stranger: Engine, work: list[tuple[int, int, Task]], good: bool
+) -> None:
+    asked = [Request(i, prompt(seed, length), task) for i, (seed, length, task) in enumerate(work)]
+    expected = answers(plain, asked)
+    draft = twin if good else stranger
+    for id, answer in answers(guessing, asked, draft).items():
+        assert_same(answer, expected[id])
+    assert draft.free_slots == draft.pool.slots and guessing.free_slots == guessing.pool.slots
+
+
+@pytest.mark.usefixtures("cheap")
+@pytest.mark.parametrize("sampling", [Sampling(), Sampling(temperature=0.8, seed=3)])
+def test_a_model_that_drafts_for_itself_is_always_right(model: Model, twin: Engine, sampling: Sampling) -> None:
+    engine = load(model)
+    asked = [Request(i, prompt(i, 10), Generate(40, sampling=sampling)) for i in range(2)]
+    assert len(answers(engine, asked, twin)) == 2
+    counters = engine.counters
+    assert counters.accepted == counters.proposed > 50
+    assert counters.steps < 20
+
+
+def test_a_draft_has_the_same_vocabulary(model: Model) -> None:
+    check_draft(model, model)
+    vocabulary = model.tokenizer.vocabulary
+    padded, other = (replace(model, name=name) for name in ("padded", "other"))
+    padded.__dict__["tokenizer"] = Tokenizer(replace(vocabulary, pieces=[*vocabulary.pieces, "", ""]))
+    other.__dict__["tokenizer"] = Tokenizer(replace(vocabulary, pieces=vocabulary.pieces[::-1]))
+    check_draft(model, padded)
+    with pytest.raises(UnsupportedError, match="other cannot draft for tiny"):
+        check_draft(model, other)
 
 
 class Always:
