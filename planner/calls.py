@@ -170,11 +170,6 @@ def _prompt(node: ast.Node, env: Environment, prepare: Callable[[ast.Expr], ast.
         return node
     if isinstance(node, ast.String):
         parts = parse_template(node, inference_names=frozenset(env.macros))
-        for part in parts:
-            if isinstance(part, ast.Star):
-                raise UnsupportedError(
-                    "{*} does not run yet", span=part.span, hint="name the columns: '{title} {body}'"
-                )
         bound = tuple(prepare(p) if isinstance(p, ast.Expr) else p for p in parts)
         return Prompt(bound, span=node.span)
     if not isinstance(node, ast.Expr):

@@ -26,6 +26,7 @@ from dql.planner.logical import (
 )
 from dql.planner.measured import Measured
 from dql.planner.optimizer import Applied
+from dql.planner.row_text import RowText
 from dql.planner.search import Choice
 from dql.planner.sift import Sift
 from dql.planner.speculation import speculation_line
@@ -156,6 +157,7 @@ def _node(node: LogicalPlan, found: Explanation, names: Mapping[str, str]) -> It
 def _call(call: InferCall, found: Explanation, names: Mapping[str, str], show: object) -> tuple[str, str, list[str]]:
     title = f"{call.op.upper().replace('_', ' ')} {names.get(call.out.name) or ''}"
     details: list[str] = []
+    details += [f"fields {', '.join(part.names)}" for part in call.prompt.parts if isinstance(part, RowText)]
     if (counted := found.statistics.get(call.out.name)) is not None:
         details.append(_counts(call, counted))
     if own := [g for g in call.guards if not reads_threshold(g)]:

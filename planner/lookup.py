@@ -82,6 +82,10 @@ def _answer(call: InferCall, source: Source, env: Environment) -> ast.Expr:
     if not call.decoding.is_function:
         hint = "give a seed, or move it to the select list"
         raise UnsupportedError("a sampled call does not run in this place", span=call.span, hint=hint)
+    for part in call.prompt.parts:
+        if isinstance(part, ast.Star):
+            hint = "name the columns: '{title} {body}'"
+            raise UnsupportedError("{*} does not run in this place", span=part.span, hint=hint)
     texts = [ast.Cast(part, _VARCHAR) for part in call.prompt.parts if isinstance(part, ast.Expr)]
     holes = tuple(env.new_column("hole", "VARCHAR") for _ in texts)
     parts = iter(holes)

@@ -37,6 +37,7 @@ from dql.planner.physical import (
     SiftExec,
     StepExec,
 )
+from dql.planner.row_text import as_text
 from dql.planner.sift import Condition, Conditions, Sift
 
 _TABLE = re.compile(r"\bdql_(?:in|by)_\d+\b")
@@ -163,7 +164,8 @@ class Lowering:
             for part in call.prompt.parts:
                 template.append(part if isinstance(part, str) else len(holes))
                 if not isinstance(part, str):
-                    holes.append(self._computed(part, "VARCHAR", carried, items))
+                    assert isinstance(part, ast.Expr), "a star of a template is columns by now"
+                    holes.append(self._computed(as_text(part), "VARCHAR", carried, items))
             guard = self._guard(call, carried, items)
             name = self._names.get(call.out.name) or call.text
             done.append(_call_exec(call, tuple(template), tuple(holes), guard, name))
@@ -192,7 +194,7 @@ class Lowering:
         name = f"dql_rows_{next(self._numbers)}"
         return ConditionExec(tuple(steps), f"SELECT ({to_sql(condition.predicate)}) FROM {name}", name)
 
-    def _computed(self, expr: ast.Node, sql_type: str, carried: Mapping[str, Column], items: list[str]) -> str:
+    def _computed(self, expr: ast.Expr, sql_type: str, carried: Mapping[str, Column], items: list[str]) -> str:
         if isinstance(expr, ast.Column) and len(expr.path) == 1 and carried[expr.path[0]].type == sql_type:
             return expr.path[0]
         name = f"dql_x_{next(self._numbers)}"

@@ -11,6 +11,7 @@ from dql.planner.rules.inference_after_filter import inference_after_filter
 from dql.planner.rules.inference_after_limit import inference_after_limit
 from dql.planner.rules.join_on_labels import join_on_labels
 from dql.planner.rules.learn_filter_order import learn_filter_order
+from dql.planner.rules.order_fields import order_fields
 from dql.planner.rules.prune_columns import prune_columns
 from dql.planner.rules.stop_in_order import stop_in_order
 
@@ -23,6 +24,7 @@ RULES: tuple[Rule, ...] = (
     inference_after_limit,
     stop_in_order,
     equal_calls_once,
+    order_fields,
     prune_columns,
     join_on_labels,
     learn_filter_order,

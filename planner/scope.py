@@ -15,8 +15,9 @@ from dql.grammar.unparse import to_sql
 from dql.grammar.walk import children, transform, walk, with_children
 from dql.planner.environment import ColumnInfo, Environment
 from dql.planner.guards import Inference, has_inference
-from dql.planner.logical import Column, LogicalPlan, Scan, is_volatile
+from dql.planner.logical import Column, LogicalPlan, Prompt, Scan, is_volatile
 from dql.planner.places import no_column, placed
+from dql.planner.row_text import SAMPLE_ROWS, RowText, sharing_order
 
 N = TypeVar("N", bound=ast.Node)
 Fields = tuple[ColumnInfo, ...]
@@ -88,9 +89,20 @@ class Scope:
 
     def internal(self, expr: ast.Expr) -> ast.Expr:
         """`expr` over plan columns: every leaf replaced."""
-        found = _internal(expr, self.leaf, frozenset())
+        found = _internal(expr, self.leaf, self._row_text, frozenset())
         assert isinstance(found, ast.Expr)
         return found
+
+    def _row_text(self, star: ast.Star) -> RowText:
+        """The columns of a star in a template, with the order in which a sample of the rows shares most."""
+        found = self.star(star)
+        sql, best = self.sql(to_sql(star)), tuple[int, ...]()
+        tables = [t for table in self.tables for t in _joined(table)]
+        if len(found) > 1 and "$" not in sql and all(isinstance(t, ast.FileRef) or self._is_stored(t) for t in tables):
+            limited = f"SELECT CAST(COLUMNS(*) AS VARCHAR) FROM (SELECT * FROM ({sql}) LIMIT {SAMPLE_ROWS})"
+            rows = self.env.catalog.rows(limited)
+            best = sharing_order(rows) if rows else ()
+        return RowText(*_named(found, star), best, span=star.span)
 
     def label(self, column: ast.Column) -> str | None:
         """What the user calls this plan column; None if it is none of FROM's."""
@@ -160,9 +172,14 @@ class PlanScope:
 
     def internal(self, expr: ast.Expr) -> ast.Expr:
         """`expr` over plan columns."""
-        found = _internal(expr, self._leaf, frozenset())
+        found = _internal(expr, self._leaf, self._row_text, frozenset())
         assert isinstance(found, ast.Expr)
         return found
+
+    def _row_text(self, star: ast.Star) -> RowText:
+        """The columns of a star in a template, in the order written: what they hold is not known yet."""
+        found = self.star(star)
+        return RowText(*_named(found, star), span=star.span)
 
     def star(self, node: ast.Expr | ast.Star) -> tuple[tuple[str, Column], ...]:
         """All columns but the excluded ones."""
@@ -200,6 +217,11 @@ class PlanScope:
 
     def _is_alias(self, name: str) -> bool:
         return self._alias is not None and name.lower() == self._alias.lower() and name.lower() not in self.known
+
+
+def _named(found: Sequence[tuple[str, Column]], star: ast.Star) -> tuple[tuple[str, ...], tuple[ast.Expr, ...]]:
+    """The names and columns of a star, each blamed where the star stands."""
+    return tuple(name for name, _ in found), tuple(replace(column.ref, span=star.span) for _, column in found)
 
 
 def _holds_query(node: ast.Node) -> bool:
@@ -270,10 +292,20 @@ def inputs_of(sql: str, env: Environment) -> tuple[tuple[str, LogicalPlan], ...]
     return tuple((name, plan) for name, (plan, _) in env.plans.items() if name in named)
 
 
-def _internal(node: ast.Node, leaf: Callable[[ast.Expr], ast.Expr], bound: frozenset[str]) -> ast.Node:
-    """Replace leaves top-down; names bound by a lambda or comprehension stay."""
+def _internal(
+    node: ast.Node,
+    leaf: Callable[[ast.Expr], ast.Expr],
+    row_text: Callable[[ast.Star], RowText],
+    bound: frozenset[str],
+) -> ast.Node:
+    """Replace leaves, and stars in templates, top-down; names bound by a lambda or comprehension stay."""
     if isinstance(node, Known):
         return node.expr
+    if isinstance(node, Prompt):
+        whole = (row_text(part) if isinstance(part, ast.Star) else part for part in node.parts)
+        node = replace(node, parts=tuple(whole))
+    if isinstance(node, RowText):
+        return node
     if isinstance(node, ast.Column):
         return node if node.path[0].lower() in bound else leaf(node)
     if isinstance(node, Inference) and any(
@@ -285,7 +317,7 @@ def _internal(node: ast.Node, leaf: Callable[[ast.Expr], ast.Expr], bound: froze
         return leaf(node)
     if isinstance(node, ast.In) and isinstance(node.container, ast.Subquery):
         if has_inference(node.operand):
-            return with_children(node, [_internal(node.operand, leaf, bound), node.container])
+            return with_children(node, [_internal(node.operand, leaf, row_text, bound), node.container])
         return leaf(node)
     if isinstance(node, ast.Comparison | ast.Operation) and any(isinstance(n, ast.Quantified) for n in children(node)):
         return leaf(node)
@@ -296,7 +328,7 @@ def _internal(node: ast.Node, leaf: Callable[[ast.Expr], ast.Expr], bound: froze
     elif isinstance(node, ast.Call) and node.name[-1].lower() == "columns":
         hint = "name the columns, or move COLUMNS(…) into a subquery"
         raise UnsupportedError("COLUMNS beside inference does not run", span=node.span, hint=hint)
-    return with_children(node, [_internal(child, leaf, bound) for child in children(node)])
+    return with_children(node, [_internal(child, leaf, row_text, bound) for child in children(node)])
 
 
 def _label(node: ast.Expr) -> str:

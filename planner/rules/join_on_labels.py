@@ -23,6 +23,7 @@ from dql.planner.logical import (
     is_volatile,
     with_children,
 )
+from dql.planner.row_text import as_text
 from dql.planner.sift import Condition, chain
 
 
@@ -127,14 +128,17 @@ def _answered(scan: Scan, calls: tuple[InferCall, ...]) -> Scan:
     tables: list[tuple[str, LogicalPlan]] = []
     for call in calls:
         name = f"dql_by{call.out.name}"
-        texts = [ast.Cast(part, ast.TypeName(("VARCHAR",))) for part in call.prompt.parts if isinstance(part, ast.Expr)]
+        parts = [as_text(part) for part in call.prompt.parts if isinstance(part, ast.Expr)]
+        texts = [ast.Cast(part, ast.TypeName(("VARCHAR",))) for part in parts]
         holes = tuple(Column(f"{call.out.name}_{i}", "VARCHAR", "text") for i in range(len(texts)))
         items = ", ".join(f'{to_sql(text)} AS "{hole.name}"' for text, hole in zip(texts, holes, strict=True))
         label = f"the texts that {call.text} is asked about"
         rest = iter(holes)
-        parts = tuple(part if isinstance(part, str) else next(rest).ref for part in call.prompt.parts)
+        prompt = replace(
+            call.prompt, parts=tuple(p if isinstance(p, str) else next(rest).ref for p in call.prompt.parts)
+        )
         about = Scan(holes, f"SELECT DISTINCT {items} FROM ({scan.sql})", scan.inputs, label)
-        asked = Infer(about, (replace(call, prompt=replace(call.prompt, parts=parts)),))
+        asked = Infer(about, (replace(call, prompt=prompt),))
         tables.append((name, asked))
         same = " AND ".join(
             f'{name}."{hole.name}" IS NOT DISTINCT FROM {to_sql(text)}' for text, hole in zip(texts, holes, strict=True)

@@ -13,6 +13,10 @@ from tests.fake_session import FakeSession
 from tests.planner.running import planned
 
 FOLDER = Path(__file__).parent
+ORDERS = """
+CREATE TABLE orders AS SELECT i AS id, 'a remark of its own ' || i AS remark, 'city ' || i % 20 AS city,
+    'country ' || (i % 20) // 5 AS country FROM range(200) r(i)
+"""
 
 
 def completed(text: str, rule: Rule, session: FakeSession) -> str:
@@ -39,5 +43,6 @@ def shown(plan: LogicalPlan) -> str:
 def test_a_rule_does_what_its_file_says(rule: Rule, session: FakeSession, golden: Golden) -> None:
     for statement in (FOLDER.parent.parent / "queries" / "tables.sql").read_text().split(";"):
         session.catalog.execute(statement)
+    session.catalog.execute(ORDERS)
     path = FOLDER / f"{rule.__name__}.txt"
     golden.check(path, completed(path.read_text(), rule, session))
