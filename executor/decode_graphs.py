@@ -21,7 +21,7 @@ from dql.executor.triton_attention import Level, Run, Singles, TritonAttention, 
 from dql.kernels.attention import QueryRows
 from dql.kernels.language import power_of_two
 
-ROWS = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256)  # sizes that steps are padded to
+ROWS = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)  # sizes that steps are padded to
 SEEN = 8  # steps of one kind that run launch by launch before it is recorded, which takes as long as many steps
 _SHORTEST = 256  # keys that even the shortest rows are launched for
 _ALIGNED = 4  # int32s: 16 bytes

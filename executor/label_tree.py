@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from dql.executor.models.head import LogitHead
 from dql.executor.models.tiles import rowwise
+from dql.executor.transfer import to_device
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,14 +42,14 @@ class LabelTree:
         rows, places, width = hidden.shape
         device = hidden.device
         distinct, column = np.unique(self.edge_tokens, return_inverse=True)
-        logits = head.rows(hidden.reshape(rows * places, width), torch.from_numpy(distinct).to(device)).float()
-        parents = torch.from_numpy(self.edge_parents).to(device)
-        edges = logits.view(rows, places, -1)[:, parents, torch.from_numpy(column).to(device)]
+        logits = head.rows(hidden.reshape(rows * places, width), to_device(distinct, device)).float()
+        parents = to_device(self.edge_parents, device)
+        edges = logits.view(rows, places, -1)[:, parents, to_device(column, device)]
         if places > 1:
             inner = head.logsumexp(hidden[:, 1:].reshape(-1, width)).float().view(rows, places - 1)
             normalisers = torch.cat([inner.new_zeros(rows, 1), inner], dim=1)
             edges = edges - normalisers[:, parents]
-        scores = edges @ torch.from_numpy(self.membership).to(device)
+        scores = edges @ to_device(self.membership, device)
         return torch.log_softmax(scores, dim=-1)
 
 

@@ -1,6 +1,7 @@
 """What a loaded model takes of the machine's memory, reckoned before anything is read."""
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +12,8 @@ from dql.planner.hardware import BYTES_PER_VALUE, Kind
 from dql.planner.memory import end_bytes, matrix_bytes
 
 _CGROUP = Path("/sys/fs/cgroup")
-_KV_SHARE = 0.25  # of what the weights leave free, for keys and values where no budget is given
+# of what the weights leave free, for keys and values where no budget is given; a GPU is nobody else's
+_KV_SHARE: Mapping[Kind, float] = {"cpu": 0.25, "cuda": 0.9}
 _FLOAT = 4
 
 
@@ -43,11 +45,12 @@ def plan_memory(shape: ModelShape, options: EngineOptions, free: int) -> MemoryP
     activations = options.step_tokens * width * _FLOAT
     if not shape.causal:
         return MemoryPlan(weights, 0, activations, free, 0)
-    per_token = int(shape.kv_bytes_per_token(BYTES_PER_VALUE[options.kv_cache]))
+    scales = 4 / shape.head_dim if options.kv_cache == "fp8" else 0  # one a slot and head
+    per_token = int(shape.kv_bytes_per_token(BYTES_PER_VALUE[options.kv_cache] + scales))
     kv = options.kv_bytes
     if kv is None:
         enough = options.max_rows * options.context_of(shape) * per_token
-        kv = max(per_token, min(int((free - weights - activations) * _KV_SHARE), enough))
+        kv = max(per_token, min(int((free - weights - activations) * _KV_SHARE[kind]), enough))
     if kv < per_token:
         raise ConfigError(f"{kv} bytes of KV cache hold not one token of {per_token} bytes")
     return MemoryPlan(weights, kv, activations, free, kv // per_token)

@@ -21,6 +21,7 @@ from dql.executor.models.linear import (
     packing_works,
 )
 from dql.executor.models.linear_bf16 import Bf16Gated, Bf16Linear
+from dql.kernels.language import interpreting
 from dql.planner.hardware import cpu_precisions
 
 KV_TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -91,7 +92,7 @@ def layout(weights: str, device: torch.device) -> Layout:
 
 def kv_type(kv_cache: str, device: torch.device) -> torch.dtype:
     """The type that keys and values are stored in. Raises UnsupportedError."""
-    types = KV_TYPES if device.type == "cpu" else KERNEL_KV_TYPES
+    types = KERNEL_KV_TYPES if device.type != "cpu" else KV_TYPES | KERNEL_KV_TYPES if interpreting() else KV_TYPES
     if kv_cache not in types:
         raise UnsupportedError(f"kv_cache = {kv_cache} does not run on {device}", hint=f"it runs {', '.join(types)}")
     return types[kv_cache]

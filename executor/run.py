@@ -18,6 +18,7 @@ from dql.executor.rows import Row, plan_window
 from dql.executor.runner import Runner
 from dql.executor.scheduler import Plan, Scheduler
 from dql.executor.speculate import Speculation
+from dql.executor.transfer import working_on
 from dql.executor.windows import out_of_memory, pull
 
 _RUN_SHARE = 0.75  # of the free slots that one run may take, so that a run nested in its input finds some as well
@@ -113,7 +114,7 @@ class DecoderRun:
     def _step(self) -> Sequence[Answer]:
         """Plan and launch a step, and collect one once as many are under way as the device takes."""
         scheduler, runner = self._scheduler, self._runner
-        with self._loaded.lock, torch.inference_mode():
+        with self._loaded.lock, torch.inference_mode(), working_on(self._loaded.pool.device):
             scheduler.resize(self._pace.max_rows, min(self._pace.step_tokens, self._bearable))
             # guesses go on from tokens that are known, so that the step under way is waited for
             plan = None if scheduler.depth and runner.under_way else scheduler.plan()

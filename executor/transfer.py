@@ -1,6 +1,7 @@
 """Moving a step's small arrays to its device and back without waiting for the work that is queued there."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 import torch
@@ -38,6 +39,11 @@ def to_device(array: NDArray[np.generic], device: torch.device) -> torch.Tensor:
     if device.type == "cpu":
         return tensor
     return tensor.pin_memory().to(device, non_blocking=True)  # the pinned pages live until the copy is done
+
+
+def working_on(device: torch.device) -> AbstractContextManager[object]:
+    """Inside, kernels are launched and events recorded on this device."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
 class Fetch:

@@ -69,7 +69,7 @@ CONFIGS: Mapping[tuple[str, str, int], Config] = {
     **_rows(
         "decode_attention",
         0,
-        {head: Config({"BLOCK_N": 16}) for head in HEADS},
+        {head + keys: Config({"BLOCK_N": 16}) for head in HEADS for keys in ("", " dense")},
     ),
     **_rows(
         "decode_attention",
@@ -82,6 +82,13 @@ CONFIGS: Mapping[tuple[str, str, int], Config] = {
             "d64 fp8": Config({"BLOCK_N": 128}, num_warps=4, num_stages=5),
             "d128 fp8": Config({"BLOCK_N": 64}, num_warps=4, num_stages=5),
             "d256 fp8": Config({"BLOCK_N": 32}, num_warps=4, num_stages=5),
+            # a dense run's addresses wait for nothing, and three stages give as many buffers
+            "d64 dense": Config({"BLOCK_N": 128}, num_warps=4, num_stages=3),
+            "d128 dense": Config({"BLOCK_N": 64}, num_warps=4, num_stages=3),
+            "d256 dense": Config({"BLOCK_N": 32}, num_warps=4, num_stages=3),
+            "d64 fp8 dense": Config({"BLOCK_N": 128}, num_warps=4, num_stages=3),
+            "d128 fp8 dense": Config({"BLOCK_N": 64}, num_warps=4, num_stages=3),
+            "d256 fp8 dense": Config({"BLOCK_N": 32}, num_warps=4, num_stages=3),
         },
     ),
     **_rows("sample", 0, {"any": Config({"BLOCK": 16})}),

@@ -83,7 +83,7 @@ def _triton(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     (rows, heads, head_dim), kv_heads = q.shape, cache.k.shape[1]
     block_d, paged, scaled = power_of_two(max(head_dim, 16)), slots.ndim == 2, cache.k_scales is not None
-    config = choose("decode_attention", head_class(head_dim, scaled))
+    config = choose("decode_attention", head_class(head_dim, scaled) + ("" if paged else " dense"))
     reach = max_length if window is None else min(max_length, window)
     stretch = keys_per_split or _keys_per_split(rows, kv_heads, reach, config.blocks["BLOCK_N"])
     splits = max(1, cdiv(reach, stretch))

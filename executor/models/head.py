@@ -63,7 +63,8 @@ class Head:
         return logits
 
     def _logits(self, hidden: torch.Tensor) -> tuple[torch.Tensor]:
-        return (torch.cat([self._cap(chunk(hidden)) for chunk in self._chunks], dim=-1),)
+        parts = [self._cap(chunk(hidden)) for chunk in self._chunks]
+        return (torch.cat(parts, dim=-1) if len(parts) > 1 else parts[0],)
 
     def best(self, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         if uses_triton(hidden):

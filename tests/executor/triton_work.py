@@ -2,7 +2,7 @@
 
 As a program, in a process where Triton interprets its kernels:
 
-    TRITON_INTERPRET=1 python -m tests.executor.triton_work MODEL ANSWERS.json
+    TRITON_INTERPRET=1 python -m tests.executor.triton_work MODEL ANSWERS.json [KV_CACHE]
 """
 
 import json
@@ -17,6 +17,7 @@ import numpy as np
 from dql.executor.engine import Engine
 from dql.executor.options import EngineOptions
 from dql.executor.requests import Generate, Request, Sampling, Score, Task
+from dql.executor.triton_backend import TritonBackend
 from dql.models import open_model
 
 Found = dict[str, tuple[list[int], list[float], str]]  # by request: tokens, log-probabilities, finish
@@ -41,16 +42,18 @@ def requests() -> list[Request]:
 
 
 @contextmanager
-def small() -> Iterator[None]:
+def small(*, interpreted: bool) -> Iterator[None]:
     """Runs are long, and worth a product of their own, from sizes that a slow interpreter can bear.
 
-    Steps of decoding rows alone run as they do from a graph: padded, over buffers at fixed addresses.
+    Steps of decoding rows alone run from a graph at once; interpreted, they run as they would from one: padded, over
+    buffers at fixed addresses.
     """
     modules = ("step", "scheduler", "cpu_attention", "triton_attention")
     with mock.patch.multiple("dql.executor.prefix_tree", DENSE_ROWS=3, DENSE_TOKENS=5):
         for module in modules:
             mock.patch(f"dql.executor.{module}.LONG_RUN", LONG).start()
-        mock.patch("dql.executor.triton_backend.recorder", lambda device: lambda run: run).start()
+        if interpreted:
+            mock.patch("dql.executor.triton_backend.recorder", lambda device: lambda run: run).start()
         mock.patch("dql.executor.decode_graphs.SEEN", 0).start()
         try:
             yield
@@ -58,13 +61,13 @@ def small() -> Iterator[None]:
             mock.patch.stopall()
 
 
-def answers(model: Path, *, device: str = "cpu") -> Found:
+def answers(model: Path, *, device: str = "cpu", kv_cache: str | None = None) -> Found:
     """What an engine with small steps and few lanes answers, so that rows are cut, wait, and begin at odd times."""
-    with small():
+    with small(interpreted=device == "cpu"):
         opened = open_model(model, name="tiny", uri="tiny")
         held = "fp32" if device == "cpu" else "bf16"
         options = EngineOptions(
-            kv_bytes=1 << 20, step_tokens=48, max_rows=6, device=device, weights=held, kv_cache=held
+            kv_bytes=1 << 20, step_tokens=48, max_rows=6, device=device, weights=held, kv_cache=kv_cache or held
         )
         engine = Engine.load(opened, options)
         found = {
@@ -74,11 +77,15 @@ def answers(model: Path, *, device: str = "cpu") -> Found:
         }
         engine.pool.clear()
         assert engine.free_slots == engine.pool.slots
+        if device != "cpu":
+            assert isinstance(engine.backend, TritonBackend) and engine.backend.graphs is not None
+            assert engine.backend.graphs.reason is None
     return found
 
 
 def main() -> None:
-    Path(sys.argv[2]).write_text(json.dumps(answers(Path(sys.argv[1]))))
+    model, found, *kv_cache = sys.argv[1:]
+    Path(found).write_text(json.dumps(answers(Path(model), kv_cache=kv_cache[0] if kv_cache else None)))
 
 
 if __name__ == "__main__":

@@ -106,15 +106,15 @@ def attention(head_dim: int, quantised: bool, queries: int) -> None:
         )  # fmt: skip
 
 
-def decodes(head_dim: int, quantised: bool) -> None:
+def decodes(head_dim: int, quantised: bool, dense: bool) -> None:
     heads, on = KV_HEADS[head_dim][0], cache(head_dim, quantised)
     for rows, longest in ((256, 1024), (1, 8192)):
-        q, table, lengths = halves(rows, heads, head_dim), integers(rows, longest), integers(rows)
-        for slots in (table, lengths):
-            for window, softcap in ((None, None), (4096, 50.0)):
-                decode_attention(
-                    q, on, slots, lengths, max_length=longest, scale=0.1, window=window, softcap=softcap
-                )  # fmt: skip
+        q, lengths = halves(rows, heads, head_dim), integers(rows)
+        slots = lengths if dense else integers(rows, longest)
+        for window, softcap in ((None, None), (4096, 50.0)):
+            decode_attention(
+                q, on, slots, lengths, max_length=longest, scale=0.1, window=window, softcap=softcap
+            )  # fmt: skip
 
 
 def joins() -> None:
@@ -185,7 +185,8 @@ def _attention_rows() -> dict[tuple[str, str], Callable[[], None]]:
             name = f"d{head_dim}{' fp8' if quantised else ''}"
             rows["attention", f"short {name}"] = partial(attention, head_dim, quantised, 8)
             rows["attention", f"long {name}"] = partial(attention, head_dim, quantised, 1024)
-            rows["decode_attention", name] = partial(decodes, head_dim, quantised)
+            rows["decode_attention", name] = partial(decodes, head_dim, quantised, False)
+            rows["decode_attention", f"{name} dense"] = partial(decodes, head_dim, quantised, True)
     return rows
 
 
