@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from dql.executor.requests import Tokens
 from dql.executor.transfer import to_device
 from dql.kernels.kv_cache import KVCache
+from dql.kernels.layout import FP8
 from dql.models.shape import ModelShape
 
 
@@ -142,7 +143,7 @@ class BlockPool:
 
 def _cache(shape: ModelShape, slots: int, dtype: torch.dtype, device: torch.device) -> KVCache:
     """One layer's cache. On the CPU its pages are zero and take no memory before they are first written."""
-    if device.type != "cpu":
+    if device.type != "cpu" or dtype == FP8:
         return KVCache.allocate(slots, shape.num_kv_heads, shape.head_dim, dtype, device)
     size = (slots, shape.num_kv_heads, shape.head_dim)
     whole = np.dtype(f"u{dtype.itemsize}")  # numpy has no bf16
