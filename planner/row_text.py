@@ -48,16 +48,16 @@ def sharing_order(rows: Sequence[Sequence[str | None]]) -> tuple[int, ...]:
     """
     columns = [np.array([value or "" for value in column]) for column in zip(*rows, strict=True)]
     codes = [np.unique(column, return_inverse=True)[1].astype(np.int64) for column in columns]
-    lengths = [float(np.char.str_len(column).mean()) for column in columns]
+    lengths = [np.char.str_len(column) for column in columns]
     order: list[int] = []
     prefix: NDArray[np.int64] = np.zeros(len(rows), np.int64)
     while len(order) < len(columns):
         left = [place for place in range(len(columns)) if place not in order]
-        longer = [np.unique(prefix * len(rows) + codes[place], return_inverse=True) for place in left]
-        saved = [
-            (len(rows) - len(distinct)) * lengths[place] for place, (distinct, _) in zip(left, longer, strict=True)
-        ]
-        best = int(np.argmax(saved))
-        order.append(left[best])
-        prefix = longer[best][1].astype(np.int64)
+        best, saved = left[0], -1
+        for place in left:
+            _, first = np.unique(prefix * len(rows) + codes[place], return_index=True)
+            if (found := int(lengths[place].sum() - lengths[place][first].sum())) > saved:
+                best, saved = place, found
+        order.append(best)
+        prefix = np.unique(prefix * len(rows) + codes[best], return_inverse=True)[1].astype(np.int64)
     return tuple(order)

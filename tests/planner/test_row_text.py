@@ -27,7 +27,7 @@ def shared(rows: Sequence[Sequence[str | None]], order: Sequence[int]) -> int:
     return saved
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=100)
 @given(ROWS)
 def test_the_order_is_one_and_shares_at_least_what_the_first_field_can(rows: list[tuple[str | None, ...]]) -> None:
     order = sharing_order(rows)
