@@ -119,8 +119,10 @@ class Settler:
         return ""
 
     def _promise(self) -> tuple[float, float]:
-        bound = self.contract.bound("quality")
-        return (TARGET, CONFIDENCE) if bound is None else (bound.value, bound.confidence)
+        bounds = self.contract.bounds_on("quality")
+        return max(b.value for b in bounds) if bounds else TARGET, max(
+            (b.confidence for b in bounds), default=CONFIDENCE
+        )
 
     def _size(self, rows: int) -> int:
         target, confidence = self._promise()

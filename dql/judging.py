@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from dql.cascades import Price, Settled, Settler
 from dql.planner.cascading import with_thresholds
 from dql.planner.certify import first_look
-from dql.planner.contract import Bound, Contract
+from dql.planner.contract import Contract
 from dql.planner.hardware import Hardware
 from dql.planner.models import Chosen, choices, on_models, said
 from dql.planner.physical import CallExec, ErrorPolicy, Placement, QueryPlan
@@ -16,7 +16,7 @@ from dql.planner.plan import Planned
 from dql.planner.search import Choice, lossy, preference, reference_of, settled, space_of
 from dql.planner.statistics import CallStatistics, infer_nodes
 from dql.planner.units import seconds_text
-from dql.proofs import Candidate, Proven, Prover
+from dql.proofs import Candidate, Proven, Prover, aim
 
 if TYPE_CHECKING:
     from dql.estimate import Estimate, Surroundings
@@ -69,8 +69,8 @@ class Judge:
         cascades = any(call.stage is not None for node in infer_nodes(query.root) for call in node.calls)
         if bound is None or self._settled or cascades:  # what may be lost is lost already
             return Proven(), reference
-        candidates = self._cheaper(bound, reference, choose)
-        prover = self._prover(bound, found, reference_of(reference.hardware, self.contract), self._share, ask=ask)
+        candidates = self._cheaper(reference, choose)
+        prover = self._prover(found, reference_of(reference.hardware, self.contract), self._share, ask=ask)
         proven = prover.prove(query, candidates)
         if proven.open and not reference.best.feasible:
             return proven, choose({candidate.name: 1.0 for candidate in candidates})
@@ -94,7 +94,7 @@ class Judge:
         lines = self._compared([(way, choice) for way, _, choice in priced], ways, here)
         if bound is None:
             return on_models(planned, priced[0][0]), lines
-        return self._pick_proven(planned, bound, priced, ways[0], ask=ask)
+        return self._pick_proven(planned, priced, ways[0], ask=ask)
 
     def asked(self) -> "EngineEvidence":
         """The evidence, and through it the engines."""
@@ -115,13 +115,17 @@ class Judge:
         told = call.system, call.instruction, call.examples, call.calibrate, call.decoding
         return model.digest, place.weights, place.kv_cache, asks, told
 
-    def _prover(self, bound: Bound, found: "Estimate", reference: str, share: float, *, ask: bool) -> Prover:
-        confidence = 1 - (1 - bound.confidence) * share
+    def _prover(self, found: "Estimate", reference: str, share: float, *, ask: bool) -> Prover:
         evidence = self.asked if ask else None
         surroundings = self.session, self.params, found.statistics, evidence, self.identify
-        return Prover(*surroundings, reference, bound.value, confidence)
+        return Prover(*surroundings, reference, self.contract.bounds_on("quality"), share)
 
-    def _cheaper(self, bound: Bound, reference: Choice, choose: Choose) -> list[Candidate]:
+    def _rows(self, candidates: int) -> float:
+        """Rows that a flawless candidate takes to prove itself."""
+        aims = [aim(bound, self._share, candidates) for bound in self.contract.bounds_on("quality")]
+        return max(first_look(each.target, each.delta) for each in aims)
+
+    def _cheaper(self, reference: Choice, choose: Choose) -> list[Candidate]:
         """Precisions for which a test pays, the cheapest first; one that is pinned must be tested."""
         pinned = self.contract.setting("quantization") is not None
         names = lossy(reference.hardware, self.contract)
@@ -131,7 +135,7 @@ class Judge:
             if plan.best.placement.weights != name:
                 continue
             candidate = Candidate(name, _in_precision(name), *_gain(reference, plan))
-            rows = first_look(bound.value, (1 - bound.confidence) * self._share / len(names))
+            rows = self._rows(len(names))
             load = sum({c.model: c.shape.parameters * _LOAD for c in plan.calls}.values())
             rescued = plan.best.feasible and not reference.best.feasible
             if pinned or rescued or replace(candidate, saves=candidate.saves - load).pays(rows, len(plan.calls)):
@@ -141,7 +145,6 @@ class Judge:
     def _pick_proven(
         self,
         planned: Planned,
-        bound: Bound,
         priced: "list[tuple[Chosen, Estimate, Choice]]",
         first: Chosen,
         *,
@@ -153,11 +156,11 @@ class Judge:
         ranks = [(way, choice) for way, _, choice in priced]
         cheaper = ranks[: next(i for i, (way, _) in enumerate(ranks) if way == first)]
         cheaper = [(way, choice) for way, choice in cheaper if len(_swaps(way, first)) == len(set(first.values()))]
-        rows = first_look(bound.value, (1 - bound.confidence) * self._share / max(len(cheaper), 1))
+        rows = self._rows(len(cheaper))
         tested = [Candidate(said(way), _on(way, first), *_gain(reference, choice)) for way, choice in cheaper]
         paying = [c for c in tested if c.pays(rows, len(reference.calls)) or not reference.best.feasible]
         query = self.reference(on_models(planned, first).query, reference.hardware)
-        proven = self._prover(bound, basis, said(first), self._share, ask=ask).prove(query, paying)
+        proven = self._prover(basis, said(first), self._share, ask=ask).prove(query, paying)
         for way, _ in cheaper:
             if said(way) in proven.bounds:
                 self._settled = True

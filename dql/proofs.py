@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from dql.certificates import rows_digest
 from dql.planner.certify import Proof, first_look, most_rows
-from dql.planner.evidence import Evidence, Sample, agreement, noise_floor
+from dql.planner.contract import Bound
+from dql.planner.evidence import Aim, Evidence, Sample, agreement, follows_tokens, noise_floor
 from dql.planner.physical import CallExec, InferExec, QueryPlan
 from dql.planner.statistics import CallStatistics, countable, infer_nodes
 from dql.planner.units import share_text
@@ -47,7 +48,8 @@ class Proven:
 class Prover:
     """Tests candidates for one query. evidence: asks engines; None where the query does not run next.
 
-    reference: what answers are compared with, in words.
+    reference: what answers are compared with, in words. bounds: on quality, all of which must be kept. share: of the
+    risk that these leave, how much may be taken here.
     """
 
     session: "Surroundings"
@@ -56,8 +58,8 @@ class Prover:
     evidence: Callable[[], Evidence] | None
     identify: Callable[[CallExec], object]
     reference: str
-    target: float
-    confidence: float
+    bounds: tuple[Bound, ...]
+    share: float
     samples: dict[str, Sample] = field(default_factory=dict)
 
     def prove(self, query: QueryPlan, candidates: Sequence[Candidate]) -> Proven:
@@ -66,20 +68,21 @@ class Prover:
         calls = [(n, c) for n in infer_nodes(query.root) for c in n.calls if c.op != "count_tokens"]
         if not candidates or not calls:
             return found
-        delta = (1 - self.confidence) / len(candidates)
-        if reason := self._hopeless(calls, delta):
+        aims = [aim(bound, self.share, len(candidates)) for bound in self.bounds]
+        if reason := self._hopeless(calls, aims):
             found.lines.append(f"{self.reference} answers: {reason}")
             return found
         for candidate in candidates:
-            bound = self._test(candidate, calls, delta, found)
-            if bound is not None:
-                found.bounds[candidate.name] = bound
+            proven = [self._test(candidate, calls, each, found) for each in aims]
+            if None not in proven:
+                self._keep(candidate, calls)
+                found.bounds[candidate.name] = max(bound for bound in proven if bound is not None)
                 return found
         if not found.open:
             found.lines.append(f"{self.reference} answers")
         return found
 
-    def _hopeless(self, calls: Sequence[tuple[InferExec, CallExec]], delta: float) -> str:
+    def _hopeless(self, calls: Sequence[tuple[InferExec, CallExec]], aims: Sequence[Aim]) -> str:
         """Why nothing can be proven, where that is clear before anything is asked."""
         for node, call in calls:
             counted = self.statistics.get(call.out)
@@ -89,51 +92,61 @@ class Prover:
                 return "LIMIT may end the query before a sample would pay"
             if not call.decoding.is_function:
                 return "sampled answers are never the same twice"
-            if self.target >= 1:
+            strictest = max(aims, key=lambda each: first_look(each.target, each.delta))
+            if strictest.target >= 1:
                 return "no sample proves that all answers stay"
-            if not call.holes or (counted and counted.exact and not most_rows(counted.rows, self.target, delta)):
+            few = counted and counted.exact and not most_rows(counted.rows, strictest.target, strictest.delta)
+            if not call.holes or few:
                 rows = counted.rows if counted else 1
-                return f"{rows:,} rows are too few to prove {share_text(self.target)} on"
+                return f"{rows:,} rows are too few to prove {share_text(strictest.target)} on"
         return ""
 
     def _test(
-        self, candidate: Candidate, calls: Sequence[tuple[InferExec, CallExec]], delta: float, found: Proven
+        self, candidate: Candidate, calls: Sequence[tuple[InferExec, CallExec]], aim: Aim, found: Proven
     ) -> float | None:
         """The lower bound over all calls; None where one call's is below the target or nobody may ask."""
         worst = 1.0
         for node, call in calls:
-            proof, floor = self._proof(candidate, node, call, delta)
+            proof, floor = self._proof(candidate, node, call, aim)
             name = f"{candidate.name} on {call.label}" if len(calls) > 1 else candidate.name
             if proof is None:
                 found.open = True
-                rows = first_look(self.target, delta)
+                rows = first_look(aim.target, aim.delta)
                 found.lines.append(f"the run tests {name} against {self.reference} on {rows:,.0f} random rows or more")
                 return None
-            found.lines.append(f"{name} {self._said(proof, floor)}")
-            if not proof.proves(self.target, delta):
+            by_token = aim.by_token and follows_tokens(call, candidate.change(call))
+            found.lines.append(f"{name} {self._said(proof, floor, by_token=by_token)}")
+            if not proof.proves(aim.target, aim.delta):
                 return None
             worst = min(worst, proof.bound)
-        if self.evidence is not None:
-            for _, call in calls:
-                if call.out in self.samples:
-                    self.evidence().keep(call, candidate.change(call), self.samples[call.out])
         return worst
 
-    def _said(self, proof: Proof, floor: tuple[int, int]) -> str:
-        agreed = f"agrees with {self.reference} on {proof.estimate * proof.rows:.4g} of {proof.rows:,} random rows"
+    def _keep(self, candidate: Candidate, calls: Sequence[tuple[InferExec, CallExec]]) -> None:
+        """Let sampled rows have the reference's answers."""
+        for _, call in calls if self.evidence is not None else ():
+            if call.out in self.samples:
+                assert self.evidence is not None
+                self.evidence().keep(call, candidate.change(call), self.samples[call.out])
+
+    def _said(self, proof: Proof, floor: tuple[int, int], *, by_token: bool) -> str:
+        if by_token:
+            agreed = f"ranks {proof.estimate:.4g} of {self.reference}'s tokens first on {proof.rows:,} random rows"
+        else:
+            count = f"{proof.estimate * proof.rows:.4g} of {proof.rows:,} random rows"
+            agreed = f"agrees with {self.reference} on {count}"
         sure = f"at least {proof.bound:.3g} at {share_text(1 - proof.delta)}"
         noise = f"{self.reference} differs from itself in another batch on {floor[0]} of {floor[1]}"
         return f"{agreed}, {sure}; {noise}"
 
     def _proof(
-        self, candidate: Candidate, node: InferExec, call: CallExec, delta: float
+        self, candidate: Candidate, node: InferExec, call: CallExec, aim: Aim
     ) -> tuple[Proof | None, tuple[int, int]]:
         """What is known of one call, from earlier or by asking now, and the noise floor; None where nobody may ask."""
         sql, changed = countable(node), candidate.change(call)
         assert sql is not None
 
         def subject() -> object:
-            return "agreement", self.identify(call), self.identify(changed), self.target, delta
+            return "agreement", self.identify(call), self.identify(changed), aim
 
         def digest() -> str:
             return rows_digest(sql, call, self.session.catalog, self.params)
@@ -145,11 +158,16 @@ class Prover:
             return None, (0, 0)
         evidence = self.evidence()
         counted = self.statistics.get(call.out)
-        most = most_rows(counted.rows if counted and counted.exact else 10**9, self.target, delta)
-        if call.out not in self.samples:
+        most = most_rows(counted.rows if counted and counted.exact else 10**9, aim.target, aim.delta)
+        if call.out not in self.samples or len(self.samples[call.out]) < most:
             self.samples[call.out] = evidence.pilot(node, call, most)
         sample = self.samples[call.out]
-        proof = agreement(evidence, sample, call, changed, self.target, delta, most)
+        proof = agreement(evidence, sample, call, changed, aim, most)
         floor = noise_floor(evidence, sample, call)
         self.session.certificates.keep(subject(), digest(), {"proof": asdict(proof), "floor": floor})
         return proof, floor
+
+
+def aim(bound: Bound, share: float, candidates: int) -> Aim:
+    """What one of so many candidates must prove for a bound, with that share of the risk to be split over them."""
+    return Aim(bound.value, (1 - bound.confidence) * share / max(candidates, 1), bound.qualifier == "token")

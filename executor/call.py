@@ -148,7 +148,7 @@ class CallRunner:
         """Add what one prompt asks; `members` are the places among the inquiry's rows of each distinct input."""
         answers: list[Answer | None] = [None] * len(members)
         inquiry.answers.append(answers)
-        task = self._task(prompt)
+        task = task_of(self.call, prompt)
         memo = self._context.memo(self.call.model, self.call.placement, task)
         reuses, asked, counts = self._reuses, self._asked, self._context.counts
         sizes = [len(same) for same in members]
@@ -190,7 +190,7 @@ class CallRunner:
     def _prior(self, prompt: CompiledPrompt) -> NDArray[np.float32]:
         """Mean log-probability of each label over texts without content, float32[labels]."""
         batch = prompt.encode([CONTENT_FREE] * len(self.call.holes))
-        task = self._task(prompt)
+        task = task_of(self.call, prompt)
         found: list[Answer] = []
         rows = np.arange(len(batch))
         asked = [Question(i, batch.row(i), task, found.append) for i in rows.tolist()]
@@ -233,12 +233,14 @@ class CallRunner:
         """Most tokens after a prompt: those drawn, or of a label."""
         return self.call.decoding.max_tokens if self.call.op == "generate" else max(map(len, prompt.label_ids))
 
-    def _task(self, prompt: CompiledPrompt) -> Task:
-        if self.call.op != "generate":
-            return Score(prompt.label_ids)
-        d = self.call.decoding
-        sampling = Sampling(d.temperature, d.top_k, d.top_p, d.min_p, d.seed)
-        return Generate(d.max_tokens, prompt.stop_ids, d.stop, sampling)
+
+def task_of(call: CallExec, prompt: CompiledPrompt) -> Task:
+    """What a call asks of the engine with one of its prompts."""
+    if call.op != "generate":
+        return Score(prompt.label_ids)
+    d = call.decoding
+    sampling = Sampling(d.temperature, d.top_k, d.top_p, d.min_p, d.seed)
+    return Generate(d.max_tokens, prompt.stop_ids, d.stop, sampling)
 
 
 def repeat(batch: TokenBatch, rows: int) -> TokenBatch:

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from hashlib import blake2b
 from time import perf_counter
 
@@ -11,11 +12,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from dql.executor.context import Asked, Context, prompt_key
+from dql.executor.call import task_of
+from dql.executor.context import Context, prompt_key
 from dql.executor.infer import infer
-from dql.executor.requests import Answer
+from dql.executor.inquiry import Inquiry, Question, ask
+from dql.executor.requests import Answer, Generate
 from dql.planner.calls import DETAILS
 from dql.planner.evidence import Sample, Told
+from dql.planner.measured import Measured
 from dql.planner.physical import CallExec, FragmentExec, InferExec
 from dql.planner.prompts import prompts
 from dql.planner.statistics import countable, read_texts
@@ -99,6 +103,32 @@ class EngineEvidence:
                     memo[other] = known[one]
         self.spent["calibrated"] += len(sample)
 
+    def follows(
+        self, reference: CallExec, candidate: CallExec, sample: Sample, start: int, end: int
+    ) -> list[float | None]:
+        """A request for each token and what stands before it: the prefix tree makes them one pass over the answer."""
+        assert isinstance(sample, Drawn)
+        self.answers(reference, sample, start, end)
+        ((memo, keys),) = self._keys(reference, sample)
+        (prompt,) = prompts(candidate, self.context.models.model(candidate.model))
+        batch = prompt.encode([read_texts(sample.rows.column(hole)) for hole in candidate.holes])
+        task, asked, right = Generate(1, prompt.stop_ids), list[Question](), dict[int, list[bool]]()
+        for row in range(start, end):
+            if (answer := memo.get(keys[row])) is None:
+                continue
+            right[row] = []
+            ends = answer.finish == "stop" and not reference.decoding.stop
+            for place, token in enumerate([*answer.tokens.tolist(), *([None] if ends else [])]):
+                tokens = np.concatenate([batch.row(row), answer.tokens[:place]])
+                asked.append(Question(row, tokens, task, partial(_note, right[row], token)))
+        began, rows = perf_counter(), np.arange(0)
+        plain = replace(candidate, label="a sample")
+        ask([Inquiry(plain, Measured(), rows, rows, [], asked)], self.context)
+        self.seconds += perf_counter() - began
+        if self.context.cancelled.is_set():
+            raise KeyboardInterrupt
+        return [float(np.mean(right[row] or [True])) if row in right else None for row in range(start, end)]
+
     def teach(self, context: Context) -> None:
         """Give a run what is known already, and count what it took."""
         context.memos = {**self.context.memos, **context.memos}
@@ -111,16 +141,15 @@ class EngineEvidence:
         found = []
         for prompt in prompts(call, model):
             batch = prompt.encode(texts)
-            memos = [memo for asked, memo in self.context.memos.items() if _asks(asked, call, prompt.label_ids)]
-            assert len(memos) == 1, "the sample's rows have been asked"
-            found.append((memos[0], [prompt_key(batch.row(i)) for i in range(len(batch))]))
+            memo = self.context.memo(call.model, call.placement, task_of(call, prompt))
+            found.append((memo, [prompt_key(batch.row(i)) for i in range(len(batch))]))
         return found
 
 
-def _asks(asked: Asked, call: CallExec, labels: tuple[tuple[int, ...], ...]) -> bool:
-    model, weights, kv_cache, task = asked
-    place = (call.model, call.placement.weights, call.placement.kv_cache)
-    return (model, weights, kv_cache) == place and getattr(task, "labels", None) == labels
+def _note(right: list[bool], token: int | None, found: Answer) -> None:
+    """Whether a model's next token is the reference's; None is the end of the answer."""
+    drawn = int(found.tokens[0]) if len(found.tokens) else None
+    right.append(found.failure is None and drawn == token)
 
 
 def _plain(call: CallExec) -> CallExec:

@@ -135,6 +135,10 @@ class Contract:
     def bound(self, name: str) -> Bound | None:
         return next((b for b in self.bounds if b.name == name), None)
 
+    def bounds_on(self, name: str) -> tuple[Bound, ...]:
+        """All bounds of that name: on several percentiles, on answers and on tokens."""
+        return tuple(b for b in self.bounds if b.name == name)
+
 
 def setting_value(name: str, value: object, unit: str = "", *, span: Span | None = None) -> Value:
     """Check one setting's value; used by WITH, SET and call options alike."""

@@ -19,6 +19,18 @@ FLOOR_ROWS = 64  # rows on which the reference is compared with itself
 
 
 @dataclass(frozen=True, slots=True)
+class Aim:
+    """What is to be proven: the mean agreement is at least `target`, wrong with probability at most `delta`.
+
+    by_token: of free text the share of tokens is meant, not whole answers.
+    """
+
+    target: float
+    delta: float
+    by_token: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Told:
     """One answer: its value, None where there is none, and how sure the model is of it."""
 
@@ -46,21 +58,38 @@ class Evidence(Protocol):
         fresh: asked anew and in another batch. Raises KeyboardInterrupt where the user stops it.
         """
 
+    def follows(
+        self, reference: CallExec, candidate: CallExec, sample: Sample, start: int, end: int
+    ) -> Sequence[float | None]:
+        """Of each row the share of the tokens of the reference's answer that the candidate ranks first, given those
+        before; the end counts as one. None where the reference has no answer. Both calls generate, greedily, on one
+        model."""
+
     def keep(self, call: CallExec, instead: CallExec, sample: Sample) -> None:
         """Answer the sample's rows with what `call` said to them where the run asks `instead`."""
 
 
 def agreement(
-    evidence: Evidence, sample: Sample, reference: CallExec, candidate: CallExec, target: float, delta: float, most: int
+    evidence: Evidence, sample: Sample, reference: CallExec, candidate: CallExec, aim: Aim, most: int
 ) -> Proof:
-    """Test whether a candidate leaves at least `target` of the answers as they are, on at most `most` rows."""
+    """Test whether a candidate leaves at least the target of the answers as they are, on at most `most` rows."""
+    by_token = aim.by_token and follows_tokens(reference, candidate)
 
     def draw(start: int, end: int) -> list[float]:
+        if by_token:
+            shares = evidence.follows(reference, candidate, sample, start, end)
+            return [0.0 if share is None else share for share in shares]
         ones = evidence.answers(reference, sample, start, end)
         others = evidence.answers(candidate, sample, start, end)
         return [float(same(reference, a, b)) for a, b in zip(ones, others, strict=True)]
 
-    return certify(draw, target, delta, min(most, len(sample)), sample.population)
+    return certify(draw, aim.target, aim.delta, min(most, len(sample)), sample.population)
+
+
+def follows_tokens(reference: CallExec, candidate: CallExec) -> bool:
+    """Whether answers can be compared token by token; where not, whole answers are compared, which is stricter."""
+    greedy = reference.op == "generate" and reference.decoding.temperature == 0
+    return greedy and reference.model == candidate.model
 
 
 def noise_floor(evidence: Evidence, sample: Sample, reference: CallExec) -> tuple[int, int]:

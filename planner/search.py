@@ -219,8 +219,8 @@ def _allowed(hardware: Hardware, contract: Contract, agreement: Mapping[str, flo
     reference, pinned = reference_of(hardware, contract), contract.setting("quantization")
     if pinned is not None:
         return (str(pinned),)
-    bound = contract.bound("quality")
-    certified = () if bound is None else tuple(p for p, share in agreement.items() if share >= bound.value)
+    bounds = contract.bounds_on("quality")
+    certified = (p for p, share in agreement.items() if bounds and all(share >= bound.value for bound in bounds))
     return (reference, *certified)
 
 

@@ -10,7 +10,8 @@ The files, tokenizer, chat template and prompts are those of the tiny model; onl
     score       the low end and one point more for each ! in the text, as far as the scale goes
 
 The label chosen has the probability 0.75, the others share the rest. The model `other` is in doubt where the text says
-perhaps: it takes the last label, at 0.6. In another precision than fp32 every model is so where it says roughly.
+perhaps: it takes the last label, at 0.6. In another precision than fp32 every model is so where it says roughly, and
+says it Roughly. Where an answer has been begun, it goes on from there.
 """
 
 import re
@@ -97,11 +98,18 @@ class FakeEngine(Engine):
             self._draws += 1
             text += f" #{self._draws if task.sampling.seed is None else digest(f'{task.sampling.seed} {text}')}"
         text = re.split("|".join(map(re.escape, task.stop_texts)), text, maxsplit=1)[0] if task.stop_texts else text
-        ids = self._model.tokenizer.encode_data([text])[0]
+        text = text if self._exact else text.replace("roughly", "Roughly")
+        ids = self._model.tokenizer.encode_data([text])[0][self._begun(request.tokens) :]
         cut = ids[: task.max_tokens]
         scores = np.full(len(cut), log(CHOSEN), np.float32)
         finish = "length" if len(ids) > len(cut) else "stop"
         return Answer(request.id, cut, scores, finish=finish, prompt_tokens=len(request.tokens))
+
+    def _begun(self, tokens: Tokens) -> int:
+        """How many tokens of its answer the model is given."""
+        starts = np.flatnonzero(tokens == _START)
+        header = self._model.tokenizer.encode_data(["assistant\n"])[0]
+        return len(tokens) - int(starts[-1]) - 1 - len(header) if len(starts) else 0
 
     def _score(self, request: Request, messages: dict[str, str]) -> Answer:
         assert isinstance(request.task, Score)

@@ -1,6 +1,7 @@
 """Precisions under a quality bound: chosen where the user's own rows prove that the answers stay, else not."""
 
 import json
+import re
 from dataclasses import replace
 
 import pyarrow as pa
@@ -105,3 +106,15 @@ def test_a_bound_on_speed_that_only_a_proof_can_keep(quick: FakeSession) -> None
     table(quick, ROWS // 4)
     with pytest.raises(PlanError, match="no plan meets deadline"):
         quick.query(tight)
+
+
+def test_free_text_is_compared_token_by_token_where_that_is_asked_for(quick: FakeSession) -> None:
+    """One token of a dozen or two is another one in some rows: too many for whole answers, few enough for tokens."""
+    table(quick, ROWS // 4)
+    text = "SELECT AI_GENERATE('{body} and so on and so forth') AS g FROM t WITH quality"
+    assert "fp32 weights" in plan(quick, f"EXPLAIN ANALYZE {text} >= 0.95")
+    explained = plan(quick, f"EXPLAIN ANALYZE {text} token >= 0.95")
+    assert "bf16 weights" in explained and re.search(r"bf16 ranks 0\.9[789]\d* of fp32's tokens first", explained)
+    both = plan(quick, f"EXPLAIN ANALYZE {text} token >= 0.95, quality >= 0.6")
+    assert "bf16 weights" in both and "bf16 agrees with fp32 on" in both
+    assert "fp32 weights" in plan(quick, f"EXPLAIN ANALYZE {text} token >= 0.95, quality >= 0.9")
