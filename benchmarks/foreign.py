@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.peers import llama
+from benchmarks.transformers_model import transformers_model
 from dql.errors import ConfigError, UnsupportedError
 from dql.executor.requests import Tokens
 from dql.executor.weights import open_weights
@@ -60,7 +60,7 @@ class Vllm:
     def __init__(self, model: Model, python: Path) -> None:
         self._model = model
         self._folder = tempfile.TemporaryDirectory()
-        llama(model.shape, open_weights(model)).save_pretrained(self._folder.name)
+        transformers_model(model.shape, open_weights(model)).save_pretrained(self._folder.name)
         self._worker = _Worker(python, "vllm_worker.py", Path(self._folder.name))
 
     def generate(self, prompts: Sequence[Tokens], new_tokens: int) -> list[str]:

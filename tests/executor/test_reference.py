@@ -1,4 +1,4 @@
-"""The real model against transformers in fp32 (make_reference.py), all rows in one batch."""
+"""The real models against transformers in fp32 (make_reference.py), all rows in one batch."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from dql.executor.engine import Engine
 from dql.executor.requests import Generate, Request, Score
 from tests.models.real import real_model
 
-FIXTURE = Path(__file__).parent / "fixtures" / "smollm2.npz"
+FIXTURES = Path(__file__).parent / "fixtures"
 
 
 def rows(flat: np.ndarray, lengths: np.ndarray) -> list[np.ndarray]:
@@ -19,11 +19,12 @@ def rows(flat: np.ndarray, lengths: np.ndarray) -> list[np.ndarray]:
 
 @pytest.mark.model
 @pytest.mark.slow
-def test_greedy_tokens_and_label_scores_are_those_of_transformers() -> None:
-    reference = np.load(FIXTURE)
+@pytest.mark.parametrize("name", ["smollm2", "gemma3-270m"])
+def test_greedy_tokens_and_label_scores_are_those_of_transformers(name: str) -> None:
+    reference = np.load(FIXTURES / f"{name}.npz")
     prompts = rows(reference["prompts"], reference["prompt_lengths"])
     labels = tuple(tuple(label.tolist()) for label in rows(reference["labels"], reference["label_lengths"]))
-    engine = Engine.load(real_model("smollm2"))
+    engine = Engine.load(real_model(name))
 
     new_tokens = reference["tokens"].shape[1]
     generated = engine.run(Request(i, prompt, Generate(new_tokens)) for i, prompt in enumerate(prompts))
