@@ -26,15 +26,28 @@ class MemoryPlan:
     activations: int
     free: int
     slots: int  # tokens whose keys and values fit
+    step_tokens: int  # tokens of the step that `activations` are for
 
     def check(self) -> None:
         """Raises OutOfMemoryError, with the sum and what to lower, where the model does not fit."""
-        if self.weights + self.kv + self.activations > self.free:
+        need = self.weights + self.kv + self.activations
+        if need > self.free:
             parts = f"weights {_mib(self.weights)}, KV cache {_mib(self.kv)}, activations {_mib(self.activations)}"
             raise OutOfMemoryError(
-                f"the model does not fit: {parts}, and {_mib(self.free)} are free",
-                hint="lower the KV cache (batch_size, or a smaller context_length) or use a smaller model",
+                f"the model does not fit: {parts}, together {_mib(need)}, and {_mib(self.free)} are free",
+                hint=self._hint(),
             )
+
+    def _hint(self) -> str:
+        """The first of the three parts that does not fit beside those before it, and how far to lower it."""
+        beside_weights = self.free - self.weights
+        if beside_weights <= 0:
+            return "the weights alone do not fit: use a smaller model, or fewer bits a weight (quantization = 'bf16')"
+        if beside_weights <= self.activations:
+            most = beside_weights * self.step_tokens // self.activations
+            return f"lower the tokens of a step from {self.step_tokens} to below {most}, or use a smaller model"
+        most = beside_weights - self.activations
+        return f"lower the KV cache to at most {_mib(most)}: fewer rows at once (batch_size), a smaller context_length"
 
 
 def plan_memory(shape: ModelShape, options: EngineOptions, free: int) -> MemoryPlan:
@@ -44,7 +57,7 @@ def plan_memory(shape: ModelShape, options: EngineOptions, free: int) -> MemoryP
     width = 4 * shape.hidden_size + 2 * shape.intermediate_size + 3 * shape.query_size
     activations = options.step_tokens * width * _FLOAT
     if not shape.causal:
-        return MemoryPlan(weights, 0, activations, free, 0)
+        return MemoryPlan(weights, 0, activations, free, 0, options.step_tokens)
     scales = 4 / shape.head_dim if options.kv_cache == "fp8" else 0  # one a slot and head
     per_token = int(shape.kv_bytes_per_token(BYTES_PER_VALUE[options.kv_cache] + scales))
     kv = options.kv_bytes
@@ -53,7 +66,7 @@ def plan_memory(shape: ModelShape, options: EngineOptions, free: int) -> MemoryP
         kv = max(per_token, min(int((free - weights - activations) * _KV_SHARE[kind]), enough))
     if kv < per_token:
         raise ConfigError(f"{kv} bytes of KV cache hold not one token of {per_token} bytes")
-    return MemoryPlan(weights, kv, activations, free, kv // per_token)
+    return MemoryPlan(weights, kv, activations, free, kv // per_token, options.step_tokens)
 
 
 def available_memory() -> int:

@@ -45,7 +45,7 @@ REFERENCES: Mapping[str, Reference] = {
         end="<|im_end|>",
     ),
     "gemma3-270m": Reference(
-        rows=100, characters=120, new_tokens=8, head="<bos>Python function: ", tail="\nSummary:", end="<eos>"
+        rows=100, characters=80, new_tokens=6, head="<bos>Python function: ", tail="\nSummary:", end="<eos>"
     ),
 }
 

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from dql.errors import ConfigError, OutOfMemoryError
 from dql.executor.engine import Engine
+from dql.executor.memory import plan_memory
 from dql.executor.models.decoder import Decoder
 from dql.executor.options import EngineOptions
 from dql.executor.requests import Answer, Embed, Generate, Request, Sampling, Score, Task, Tokens
@@ -317,8 +319,16 @@ def test_no_tokens_and_no_labels_are_answers(engine: Engine) -> None:
     assert found[0].finish == "length"
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory"),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+    ],
+    ids=["cpu", "cuda"],
+)
 def test_a_failed_allocation_halves_the_step_and_loses_nothing(
-    model: Model, engine: Engine, monkeypatch: pytest.MonkeyPatch
+    model: Model, engine: Engine, monkeypatch: pytest.MonkeyPatch, error: RuntimeError
 ) -> None:
     requests = [Request(i, prompt(i, 20), Generate(4)) for i in range(8)]
     requests.append(Request(8, prompt(8, 20, shared=40), Generate(4)))
@@ -331,7 +341,7 @@ def test_a_failed_allocation_halves_the_step_and_loses_nothing(
     def scarce(tokens, caches, attention):  # type: ignore[no-untyped-def]
         sizes.append(len(tokens.ids))
         if len(tokens.ids) > 30:
-            raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory")
+            raise error
         return forward(tokens, caches, attention)
 
     monkeypatch.setattr(small.model, "forward", scarce)
@@ -363,6 +373,15 @@ def test_memory_is_reckoned_before_loading(model: Model) -> None:
     with pytest.raises(OutOfMemoryError, match="does not fit: weights") as caught:
         Engine.load(model, EngineOptions(kv_bytes=1 << 50))
     assert "batch_size" in (caught.value.hint or "")
+    for free, what in (
+        (1 << 10, "the weights alone"),
+        (400 << 10, "tokens of a step"),
+        (1 << 30, "KV cache to at most"),
+    ):
+        plan = plan_memory(model.shape, EngineOptions(kv_bytes=1 << 40), free)
+        with pytest.raises(OutOfMemoryError) as caught:
+            plan.check()
+        assert what in (caught.value.hint or "")
     with pytest.raises(ConfigError, match="hold not one token"):
         Engine.load(model, EngineOptions(kv_bytes=7))
     with pytest.raises(ConfigError, match="max_rows must be at least 1"):

@@ -19,7 +19,7 @@ def rows(flat: np.ndarray, lengths: np.ndarray) -> list[np.ndarray]:
 
 @pytest.mark.model
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["smollm2", "gemma3-270m"])
+@pytest.mark.parametrize("name", ["smollm2"])
 def test_greedy_tokens_and_label_scores_are_those_of_transformers(name: str) -> None:
     reference = np.load(FIXTURES / f"{name}.npz")
     prompts = rows(reference["prompts"], reference["prompt_lengths"])
