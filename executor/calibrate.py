@@ -12,6 +12,7 @@ from time import perf_counter
 import numpy as np
 import torch
 
+from dql.errors import UnsupportedError
 from dql.executor.attention import SharedRun, StepAttention
 from dql.executor.block_pool import Block
 from dql.executor.cpu_attention import cpu_attention
@@ -26,7 +27,16 @@ from dql.executor.step import Segment, StepBuilder
 from dql.executor.weights import dummy_weights
 from dql.kernels.kv_cache import KVCache
 from dql.models.shape import ModelShape
-from dql.planner.hardware import Curve, Hardware, Operators, Progress, cpu_versions, layer_key, total_memory
+from dql.planner.hardware import (
+    BYTES_PER_VALUE,
+    Curve,
+    Hardware,
+    Operators,
+    Progress,
+    cpu_versions,
+    layer_key,
+    total_memory,
+)
 
 Points = list[tuple[float, float, float]]  # size, seconds at the speed of light, seconds measured
 
@@ -40,10 +50,13 @@ _READ = 128 << 20  # bytes read to measure bandwidth
 class Grid:
     """Sizes that are measured; most repeats of each, the seconds after which none begins, and those of the whole.
 
+    lossy_tokens: those of precisions below fp32, of which the matrices alone differ.
+
     Where the machine is too busy or too slow for the whole grid, each figure has the sizes that come first.
     """
 
     tokens: tuple[int, ...] = (256, 1, 64, 16, 1024, 4)
+    lossy_tokens: tuple[int, ...] = (256, 64)
     head_rows: tuple[int, ...] = (128, 1, 16)
     run_lengths: tuple[int, ...] = (64, 16, 256, 512)
     queries: tuple[int, ...] = (512, 16, 128, 1)
@@ -56,6 +69,7 @@ class Grid:
 QUICK = Grid()
 THOROUGH = Grid(
     tokens=(256, 1, 64, 16, 1024, 4, 128, 512, 8, 32, 2, 2048),
+    lossy_tokens=(256, 16, 1, 64, 1024, 4, 128),
     head_rows=(128, 1, 16, 64, 4, 256),
     run_lengths=(64, 16, 256, 512, 32, 128, 8, 1024),
     queries=(512, 16, 128, 1, 64, 256, 4, 1024),
@@ -79,7 +93,7 @@ def measure(
         progress("steps", 0.05)
         step, row, start = _overheads(clock)
         progress("matrix products", 0.15)
-        layers = _layer_seconds(shape, clock)
+        layers = _layer_seconds(shape, clock, "fp32", grid.tokens, 0.6)
         flops = 2.0 * shape.matmul_parameters / shape.num_layers
         # the unit of all shares: where other shapes were measured before, theirs
         peak = base.peak["fp32"] if known else max(m * flops / s for m, s in layers)
@@ -95,14 +109,18 @@ def measure(
             shared_attention=_shares(_shared_attention(shape, clock, peak), typical.shared_attention),
             decode_attention=_shares(_decode_attention(shape, clock, bandwidth), typical.decode_attention),
         )
-    others = dict(base.operators) if known else {**base.operators, "fp32": operators}
+        progress("lower precisions", 0.9)
+        lossy = _lossy(base, shape, clock, operators, bandwidth)
+    found = {"fp32": (peak, operators), **lossy}
+    others = dict(base.operators) if known else {precision: measured for precision, (_, measured) in found.items()}
+    here = {f"{precision} {layer_key(shape)}": measured for precision, (_, measured) in found.items()}
     busy = f"; measured on a busy machine, load {load:.1f} a core" if load > BUSY else ""
     return replace(
         base,
         memory=float(total_memory()),
         bandwidth=bandwidth,
-        peak={name: value / base.peak["fp32"] * peak for name, value in base.peak.items()},
-        operators={**others, f"fp32 {layer_key(shape)}": operators},
+        peak={precision: rate for precision, (rate, _) in found.items()},
+        operators={**others, **here},
         step_seconds=step,
         layer_seconds=0.0,
         row_seconds=row,
@@ -115,9 +133,9 @@ def measure(
     )
 
 
-def _light(rows: float, flops: float, peak: float, bandwidth: float) -> float:
-    """Seconds at the speed of light of fp32 matrices that take `flops` a row."""
-    return max(rows * flops / peak, flops * 2 / bandwidth)
+def _light(rows: float, flops: float, peak: float, bandwidth: float, value: float = 4.0) -> float:
+    """Seconds at the speed of light of matrices that take `flops` a row, `value` bytes a parameter."""
+    return max(rows * flops / peak, flops / 2 * value / bandwidth)
 
 
 def _shares(measured: Sequence[tuple[float, float, float]], typical: Curve) -> Curve:
@@ -161,22 +179,27 @@ def _bandwidth(clock: _Clock) -> float:
     return _READ / clock.time(values.sum)
 
 
-def _decoder(shape: ModelShape) -> Decoder:
-    """A decoder of random weights, laid out as a loaded one is."""
+def _decoder(shape: ModelShape, precision: str = "fp32") -> Decoder:
+    """A decoder of random weights, laid out as a loaded one is. Raises UnsupportedError."""
     weights = dummy_weights(shape)
-    return Decoder(shape, weights, context=4096, layout=layout("fp32", torch.device("cpu")))
+    return Decoder(shape, weights, context=4096, layout=layout(precision, torch.device("cpu")))
 
 
-def _layer_seconds(shape: ModelShape, clock: _Clock) -> list[tuple[int, float]]:
-    """(tokens, seconds of a layer without attention). Few tokens run over weights that no cache holds."""
+def _layer_seconds(
+    shape: ModelShape, clock: _Clock, precision: str, sizes: Sequence[int], share: float
+) -> list[tuple[int, float]]:
+    """(tokens, seconds of a layer without attention), until `share` of the time is spent. Few tokens run over weights
+    that no cache holds.
+    """
     layer_bytes = 4 * shape.matmul_parameters // shape.num_layers
     cold = min(shape.num_layers, max(1, -(-_COLD // layer_bytes)))
-    decoders = {n: _decoder(replace(shape, num_layers=n, vocab_size=256)) for n in {cold, min(cold, 2)}}
+    few, many = (cold if any(tokens < 64 for tokens in sizes) else 0), min(cold, 2)
+    decoders = {n: _decoder(replace(shape, num_layers=n, vocab_size=256), precision) for n in {few, many} - {0}}
     found: list[tuple[int, float]] = []
-    for tokens in clock.grid.tokens:
-        layers = cold if tokens < 64 else min(cold, 2)
+    for tokens in sizes:
+        layers = few if tokens < 64 else many
         found.append((tokens, _forward_seconds(decoders[layers], tokens, clock) / layers))
-        if clock.over(0.6):
+        if clock.over(share):
             break
     return found
 
@@ -192,6 +215,25 @@ def _forward_seconds(decoder: Decoder, tokens: int, clock: _Clock) -> float:
         return q.flatten(1)
 
     return clock.time(lambda: decoder.forward(packed, caches, attention))
+
+
+def _lossy(
+    base: Hardware, shape: ModelShape, clock: _Clock, exact: Operators, bandwidth: float
+) -> dict[str, tuple[float, Operators]]:
+    """Peak and operators of each lower precision that processor and torch have; only their matrices are not fp32's."""
+    flops = 2.0 * shape.matmul_parameters / shape.num_layers
+    found = {}
+    for weights in (precision for precision in base.peak if precision != "fp32"):
+        try:
+            layers = _layer_seconds(shape, clock, weights, clock.grid.lossy_tokens, 1.1)
+        except UnsupportedError:
+            continue
+        measured = base.source == "measured"
+        peak = base.peak[weights] if measured else max(m * flops / s for m, s in layers)
+        light = [(m, _light(m, flops, peak, bandwidth, BYTES_PER_VALUE[weights]), s) for m, s in layers]
+        linear = _shares(light, base.operators[weights].linear)
+        found[weights] = peak, replace(exact, linear=linear)
+    return found
 
 
 def _head_seconds(shape: ModelShape, clock: _Clock) -> list[tuple[int, int, float]]:

@@ -25,12 +25,15 @@ Floats = NDArray[np.float64]
 Kind = Literal["cpu", "cuda"]
 Progress = Callable[[str, float], None]  # what is measured now, share done
 
-FORMAT = 1  # of the files; those of another are measured anew
+FORMAT = 2  # of the files; those of another are measured anew
 BYTES_PER_VALUE = {"fp32": 4.0, "bf16": 2.0, "fp8": 1.0, "int8": 1.0, "int4": 0.5625}  # int4: with its group scales
 _NAME = re.compile(r"([a-z][a-z0-9-]*?)(?::(\d+))?", re.IGNORECASE)
 _MEMINFO = Path("/proc/meminfo")
 _CPUINFO = Path("/proc/cpuinfo")
-_INSTRUCTIONS = {"bf16": frozenset({"avx512_bf16", "amx_bf16"})}  # of x86, any of which a precision needs
+_INSTRUCTIONS = {  # of x86, any of which a precision needs
+    "bf16": frozenset({"avx512_bf16", "amx_bf16"}),
+    "int8": frozenset({"avx512_vnni", "avx_vnni", "amx_int8"}),
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from dql.models.shape import ModelShape
-from dql.planner.hardware import BYTES_PER_VALUE, Floats, Kind
+from dql.planner.hardware import BYTES_PER_VALUE, Floats, Kind, cpu_precisions
 from dql.planner.physical import Placement
 from dql.planner.workload import Workload
 
@@ -65,7 +65,11 @@ def peak(parts: Iterable[tuple[str, Memory]]) -> Floats:
 
 
 def matrix_bytes(shape: ModelShape, weights: str, kind: Kind) -> float:
-    """Bytes of the matrices of all layers in a precision."""
+    """Bytes of the matrices of all layers in a precision; int8 on the CPU leaves some of them wider."""
+    if kind == "cpu" and weights == "int8" and shape.causal:
+        wide = shape.num_layers * shape.hidden_size * (shape.query_size + shape.intermediate_size)
+        value = BYTES_PER_VALUE["bf16" if "bf16" in cpu_precisions() else "fp32"]
+        return shape.layer_parameters + wide * (value - 1)
     return shape.layer_parameters * BYTES_PER_VALUE[weights]
 
 

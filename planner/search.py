@@ -21,7 +21,7 @@ SIMULATED = 32
 MACHINE_MEMORY = "the machine's memory"  # a bound that is always there
 _NEAR = 1.03  # plans within this of the best are equal for all one can tell
 _USUAL = {"cpu": (256, 1024), "cuda": (256, 8192)}  # rows and tokens of a step where nothing speaks for others
-_LOSSY = {"cpu": ("bf16",), "cuda": ("fp8", "int8", "int4")}
+_LOSSY = {"cpu": ("bf16", "int8"), "cuda": ("fp8", "int8", "int4")}
 _REFERENCE = {"cpu": "fp32", "cuda": "bf16"}
 _KV = {"cpu": ("fp32", "bf16"), "cuda": ("bf16", "fp8")}
 

@@ -67,12 +67,7 @@ class DenseLinear:
         self._weight, self._bias = weight.contiguous(), bias
 
     def __call__(self, x: torch.Tensor, activation: Activation = "none") -> torch.Tensor:
-        y = functional.linear(x, self._weight, self._bias)
-        if activation == "silu":
-            return functional.silu(y, inplace=True)
-        if activation == "none":
-            return y
-        return functional.gelu(y, approximate="tanh" if activation == "gelu_tanh" else "none")
+        return activated(functional.linear(x, self._weight, self._bias), activation)
 
     def plus(self, x: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
         return self(x).add_(residual)
@@ -121,6 +116,15 @@ class PackedGated:
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         return self._up.times(x, self._gate(x, self._activation))
+
+
+def activated(y: torch.Tensor, activation: Activation) -> torch.Tensor:
+    """act(y), in place where torch can."""
+    if activation == "silu":
+        return functional.silu(y, inplace=True)
+    if activation == "none":
+        return y
+    return functional.gelu(y, approximate="tanh" if activation == "gelu_tanh" else "none")
 
 
 def packing_works(dtype: torch.dtype = torch.float32) -> bool:

@@ -10,12 +10,14 @@ from tests.planner.fake_models import SHAPES
 
 TINY = replace(SHAPES["smollm2"], num_layers=2, hidden_size=64, num_heads=4, num_kv_heads=2, head_dim=16)
 SHAPE = replace(TINY, intermediate_size=96, vocab_size=300)
-GRID = Grid((16, 1), (4, 1), (8, 16), (4, 1), ((2, 16), (1, 8)), repeats=1, patience=0.0)
+GRID = Grid((16, 1), (16,), (4, 1), (8, 16), (4, 1), ((2, 16), (1, 8)), repeats=1, patience=0.0)
 
 
 def test_every_operator_is_measured() -> None:
     steps: list[tuple[str, float]] = []
     found = measure(this_cpu(2), SHAPE, GRID, lambda label, share: steps.append((label, share)))
+    for precision in found.peak:  # those that the processor has beside fp32
+        assert found.measured_for(precision, SHAPE) and found.peak[precision] > 0
     assert found.source == "measured" and found.measured_for("fp32", SHAPE) and from_json(found.to_json()) == found
     assert found.peak["fp32"] > 0 and found.bandwidth > 0 and found.step_seconds > 0 and found.start_seconds > 0
     operators = found.operators_for("fp32", SHAPE)

@@ -17,7 +17,10 @@ from dql.session import Session
 
 LABELS = ((5, 2), (6, 7, 2), (9,))
 OFFERED = hardware.cpu_precisions()
-LOSSY = {"bf16": 0.05}  # log-probabilities of the tiny model, whose logits are some ten times as wide as a real one's
+LOSSY = {
+    "bf16": 0.05,
+    "int8": 0.1,
+}  # log-probabilities of the tiny model, whose logits are some ten times as wide as a real one's
 
 
 def prompts(count: int) -> list[Tokens]:

@@ -1,0 +1,97 @@
+"""SmoothQuant (Xiao et al. 2023): channels that are wide in the activations are made narrow there, and the weight wide.
+
+y = (x / s) · (weight ⊙ s)ᵀ for any s > 0 per input channel; s = max|x| ** STRENGTH / max|weight| ** (1 − STRENGTH).
+What divides x is folded into the norm above the matrix, so that it costs nothing. max|x| is seen on a fixed text that
+runs through the model in fp32 once while it loads: of all inputs it is the widest channels that matter, and these are
+the model's own and not the data's.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+
+from dql.executor.models.decoder import Decoder, PackedTokens
+from dql.executor.models.linear import Layout
+from dql.executor.weights import Weights
+from dql.kernels.fused_cpu import attend_dense
+from dql.kernels.kv_cache import KVCache
+from dql.models.shape import ModelShape
+
+STRENGTH = 0.7  # 0.5 leaves half as much error again in the label scores of SmolLM2-135M
+TEXT = (
+    "Thank you for your order of 12 March. The parcel (no. 4471-B) left Rotterdam on Tuesday & should reach you by "
+    "Friday; shipping was €7.90. If anything is missing, write to help@example.org.\n"
+    "The film is too long by half an hour, but what a last act! I laughed, I wept, and I would see it again.\n"
+    '{"name": "Ada", "age": 36, "tags": ["math", "engines"], "active": true}\n'
+    "def mean(values):\n    return sum(values) / len(values)\n"
+    "In 1905 a clerk in Bern published four papers; the third of them, on moving bodies, changed what a second is.\n"
+    "1. Boil the water. 2. Add salt. 3. Cook the rice for 11 minutes. Q: Is it done? A: Yes, it is.\n"
+    "The patient, 54, reports pain in the left knee after running; no fever, pulse 72, blood pressure 128/81."
+)
+# each norm, and the matrices that read what it puts out
+_FED: Mapping[str, tuple[str, ...]] = {"attention_norm": ("q", "k", "v"), "mlp_norm": ("gate", "up")}
+_NORM_OF = {role: norm for norm, roles in _FED.items() for role in roles}
+
+Widths = Sequence[Mapping[str, torch.Tensor]]  # per layer and norm, the largest magnitude of each channel it puts out
+
+
+class _Observed(Decoder):
+    """A decoder that notes how wide its norms' outputs are."""
+
+    def __init__(self, shape: ModelShape, weights: Weights, context: int, layout: Layout) -> None:
+        super().__init__(shape, weights, context=context, layout=layout)
+        self._widest: dict[int, torch.Tensor] = {}  # by id of the norm's weight
+
+    def widths(self, ids: Sequence[int]) -> Widths:
+        """Run a text of these tokens."""
+        shape, at = self.shape, torch.arange(len(ids))
+        caches = [
+            KVCache.allocate(len(ids), shape.num_kv_heads, shape.head_dim, torch.float32, "cpu")
+            for _ in range(shape.num_layers)
+        ]
+
+        def attention(q: torch.Tensor, cache: KVCache, *, window: int | None) -> torch.Tensor:
+            scale, softcap = shape.attention_scale, shape.attention_softcap
+            return attend_dense(q, cache.k, cache.v, None, scale, softcap, causal=True)[0].flatten(1)
+
+        with torch.inference_mode():
+            self.forward(PackedTokens(torch.tensor(ids), at, at, at), caches, attention)
+        return [{norm: self._widest[id(getattr(layer, norm))] for norm in _FED} for layer in self._layers]
+
+    def _norm(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        y = super()._norm(x, weight)
+        self._widest[id(weight)] = y.abs().amax(0)
+        return y
+
+
+def smoothed(weights: Weights, shape: ModelShape, ids: Sequence[int], layout: Layout) -> Weights:
+    """The checkpoint smoothed for the text with these token ids; `layout` is fp32's."""
+    return SmoothedWeights(weights, shape, _Observed(shape, weights, len(ids), layout).widths(ids))
+
+
+class SmoothedWeights(Weights):
+    """A checkpoint's tensors with widths moved from activations to weights; the model computes the same."""
+
+    def __init__(self, inner: Weights, shape: ModelShape, widths: Widths) -> None:
+        self._inner = inner
+        self._offset = shape.norm_offset
+        self._factors = [
+            {norm: self._factor(norm, at, layer) for norm, at in of.items()} for layer, of in enumerate(widths)
+        ]
+
+    def has(self, role: str, layer: int | None = None) -> bool:
+        return self._inner.has(role, layer)
+
+    def get(self, role: str, layer: int | None = None) -> torch.Tensor:
+        tensor = self._inner.get(role, layer)
+        if layer is None:
+            return tensor
+        if role in _FED:
+            return (tensor + self._offset) / self._factors[layer][role] - self._offset
+        norm = _NORM_OF.get(role)
+        return tensor if norm is None else tensor * self._factors[layer][norm]
+
+    def _factor(self, norm: str, widest: torch.Tensor, layer: int) -> torch.Tensor:
+        weights = torch.stack([self._inner.get(role, layer).abs().amax(0) for role in _FED[norm]]).amax(0)
+        factor: torch.Tensor = widest.clamp_min(1e-5) ** STRENGTH / weights.clamp_min(1e-5) ** (1 - STRENGTH)
+        return factor.clamp(1e-3, 1e3)
