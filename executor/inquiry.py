@@ -13,10 +13,13 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from dql.executor.context import Context
+from dql.executor.options import EngineOptions
+from dql.executor.prefix_tree import sort_prompts
 from dql.executor.requests import Answer, Generate, Request, Task, Tokens
 from dql.planner.measured import Measured
 from dql.planner.physical import CallExec, Placement
 
+TOGETHER = EngineOptions().window  # requests that an engine plans at once
 MEMO_ROWS = 1_000_000  # answers remembered across windows; later distinct calls run again
 
 Give = Callable[[Answer], None]
@@ -90,6 +93,10 @@ class _Asking:
         self._context = context
         self._rows = rows
         self._waiting = _merged(inquiries)
+        if len(self._waiting) > TOGETHER and context.token_budget is None:
+            # What begins alike is planned together; but where tokens may run out, the first rows come first.
+            order = sort_prompts([same[0][1].tokens for same in self._waiting])
+            self._waiting = [self._waiting[place] for place in order.tolist()]
         self._work = np.zeros(len(inquiries))  # tokens computed for each
         self._watch = None if context.adviser is None else context.adviser.watch([i.call.out for i in inquiries])
         context.counts["reused"] += sum(len(same) - 1 for same in self._waiting)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from dql.config import Config
 from dql.executor.inquiry import distinct
+from dql.executor.options import EngineOptions
 from dql.session import Session
 
 TEXTS = st.sampled_from(["", "a", "b", "ab", "c"])
@@ -65,3 +66,20 @@ def test_each_call_is_measured_by_its_own_tokens(tiny: Session) -> None:
     )
     assert [call["tokens"]["decoded"] > 0 for call in calls] == [False, True]
     assert all(call["seconds"] > 0 for call in calls)
+
+
+@pytest.mark.slow
+def test_rows_that_begin_alike_are_planned_together(tiny: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    defaults = EngineOptions.__init__.__kwdefaults__
+    assert defaults is not None
+    monkeypatch.setitem(defaults, "window", 8)
+    tiny.query(f"CREATE TABLE g AS SELECT i AS id, (i % 6) || ' {LONG}' || i AS body FROM range(48) r(i)")
+    runs = []
+    for together in (1_000, 8):
+        monkeypatch.setattr("dql.executor.inquiry.TOGETHER", together)
+        result = tiny.query("SELECT id, AI_SCORE(body) AS s FROM g")
+        runs.append((result.arrow().to_pylist(), result.stats().tokens_prefilled))
+    (rows, tokens), (sorted_rows, sorted_tokens) = runs
+    assert [row["id"] for row in sorted_rows] == list(range(48))
+    assert [row["s"] for row in sorted_rows] == pytest.approx([row["s"] for row in rows], rel=1e-4)
+    assert sorted_tokens < 0.6 * tokens
