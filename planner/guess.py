@@ -6,7 +6,7 @@ call its sizes are planned anew with what came.
 
 import re
 from collections.abc import Mapping, Sequence
-from math import prod
+from math import inf, prod
 
 from dql.planner.lengths import mean
 from dql.planner.physical import (
@@ -15,6 +15,7 @@ from dql.planner.physical import (
     ConditionsExec,
     FragmentExec,
     InferExec,
+    LimitExec,
     MapExec,
     PhysicalPlan,
     SiftExec,
@@ -48,7 +49,7 @@ def guessed(
         share = prod(passes.get(call.out, PASSES) for call in below)
     if not below:
         return {}
-    rows = max(known[call.out].rows for call in below) * share
+    rows = min(max(known[call.out].rows for call in below) * share, _limit(node.child))
     texts = [_text_tokens(known[call.out]) for call in below if call.holes]
     usual = sum(texts) / len(texts) if texts else 0.0
     found = {}
@@ -93,6 +94,16 @@ def _selectivity(plan: PhysicalPlan, below: Sequence[CallExec], passes: Mapping[
             break
         plan = children[0]
     return share
+
+
+def _limit(plan: PhysicalPlan) -> float:
+    """The most rows that LIMITs between a node and the calls below let through."""
+    most = inf
+    while isinstance(plan, MapExec | LimitExec):
+        if isinstance(plan, LimitExec) and plan.limit is not None:
+            most = min(most, plan.limit)
+        plan = plan.child
+    return most
 
 
 def _sifted(conditions: ConditionExec | ConditionsExec, passes: Mapping[str, float]) -> float:
