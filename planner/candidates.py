@@ -73,25 +73,33 @@ def frame(space: Space) -> pl.DataFrame:
 
 
 def price(candidates: pl.DataFrame, calls: Sequence[PricedCall], hardware: Hardware) -> pl.DataFrame:
-    """`candidates` with columns seconds, latency (typical seconds of a row) and memory (bytes on a device)."""
+    """`candidates` with columns seconds, memory (bytes on a device), and typical seconds of a row: latency in all, ttft
+    to its first token, tpot between tokens.
+    """
     parts = []
     for part in candidates.partition_by(KEYS, maintain_order=True):
         first = part.row(0, named=True)
         placement = Placement(**{name: first[name] for name in KEYS})
         rows, tokens = part["max_rows"].to_numpy(), part["step_tokens"].to_numpy()
-        seconds, latency = np.zeros(len(part)), np.zeros(len(part))
+        seconds, latency, ttft, tpot = (np.zeros(len(part)) for _ in range(4))
         for call in calls:
             model = StepModel(hardware, call.shape, placement)
-            total, row = closed_form(model, call.work, rows.astype(float), tokens.astype(float))
+            total, row, step, full = closed_form(model, call.work, rows.astype(float), tokens.astype(float))
             factor = call.factor(placement.weights)
             seconds, latency = seconds + total * factor, latency + row * factor
+            ttft, tpot = np.maximum(ttft, full * factor), np.maximum(tpot, step * factor)
         used = peak((c.model, memory(c.shape, c.work, placement, rows, tokens, hardware.kind)) for c in calls)
-        parts.append(part.with_columns(seconds=pl.Series(seconds), latency=pl.Series(latency), memory=pl.Series(used)))
+        figures = {"seconds": seconds, "latency": latency, "ttft": ttft, "tpot": tpot, "memory": used}
+        parts.append(part.with_columns(**{name: pl.Series(values) for name, values in figures.items()}))
     return pl.concat(parts)
 
 
-def closed_form(model: StepModel, work: Workload, max_rows: Floats, step_tokens: Floats) -> tuple[Floats, Floats]:
-    """Seconds of the whole call and of one row, at the steady state of each batch size and step size."""
+def closed_form(
+    model: StepModel, work: Workload, max_rows: Floats, step_tokens: Floats
+) -> tuple[Floats, Floats, Floats, Floats]:
+    """Seconds of the whole call, of one row, of a decoding step and to a first token, at the steady state of each batch
+    size and step size.
+    """
     rows = np.ceil(work.distinct / model.placement.data_parallel)
     prompt = max(work.mean_own * work.fresh, 1.0)
     if not work.decodes:
@@ -99,7 +107,8 @@ def closed_form(model: StepModel, work: Workload, max_rows: Floats, step_tokens:
         tokens = per_step * (prompt + work.tail)
         none = np.zeros_like(tokens)
         step = model.seconds(steps_of(work, tokens, per_step * prompt, per_step, none, none))
-        return step * (rows / per_step + work.shared / step_tokens), step * np.maximum(1, 1 / per_step)
+        row = step * np.maximum(1, 1 / per_step)
+        return step * (rows / per_step + work.shared / step_tokens), row, none, row
     drawn = max(work.mean_output, 1.0)
     lanes = np.minimum(np.minimum(max_rows, max(rows, 1)), step_tokens / (1 + prompt / drawn))
     begun = lanes / drawn
@@ -107,4 +116,7 @@ def closed_form(model: StepModel, work: Workload, max_rows: Floats, step_tokens:
     step = model.seconds(steps_of(work, lanes + begun * prompt, begun * prompt, begun, lanes, keys))
     # a run begins with full prompt steps and ends with a batch that thins out
     steps = rows * drawn / lanes + drawn / 2 + (work.shared + lanes * prompt) / step_tokens
-    return step * steps, step * drawn
+    # while a batch fills, steps are full of prompts
+    filling = np.minimum(step_tokens, (lanes + 1) * prompt)
+    full = model.seconds(steps_of(work, filling, filling, filling / prompt, np.zeros_like(lanes), np.zeros_like(lanes)))
+    return step * steps, step * drawn, step, full * np.maximum(1, prompt / step_tokens)

@@ -79,9 +79,7 @@ class Cost:
 
 def cost(played: Played, work: Workload, hardware: Hardware, devices: int, memory: float, factor: float = 1.0) -> Cost:
     """The cost of a simulated call; `factor` is what earlier runs took over what was predicted for them."""
-    decode_share = 0.0 if work.sure else _UNSURE
-    counted = _GUESSED if work.guessed else 0.0 if work.exact else _SAMPLED
-    slack = (hardware.spread**2 + decode_share**2 + counted**2) ** 0.5
+    slack = spread(work, hardware)
     seconds = played.seconds * factor + work.prefilled / hardware.tokenize
     total = work.prefilled + (work.distinct * work.shared if work.distinct else 0)
     latency, ttft, tpot = (tuple(x * factor for x in p) for p in (played.latency, played.ttft, played.tpot))
@@ -99,6 +97,13 @@ def cost(played: Played, work: Workload, hardware: Hardware, devices: int, memor
         reused=max(0.0, work.rows * (work.shared + work.mean_own) - work.prefilled) if total else 0.0,
         decoded=work.distinct * work.mean_output,
     )
+
+
+def spread(work: Workload, hardware: Hardware) -> float:
+    """The half-width of a call's figures as a share: of the hardware's, of unknown lengths, of rows not all counted."""
+    lengths = 0.0 if work.sure else _UNSURE
+    counted = _GUESSED if work.guessed else 0.0 if work.exact else _SAMPLED
+    return float((hardware.spread**2 + lengths**2 + counted**2) ** 0.5)
 
 
 def together(costs: Sequence[Cost], memory: float) -> Cost:

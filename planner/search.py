@@ -11,16 +11,17 @@ from dql.errors import ConfigError, UnsupportedError
 from dql.planner.candidates import ROWS, STEP_TOKENS, PricedCall, Space, frame, price
 from dql.planner.contract import Contract
 from dql.planner.cost import Cost, cost, together
-from dql.planner.hardware import BYTES_PER_VALUE, Floats, Hardware
+from dql.planner.hardware import BYTES_PER_VALUE, Hardware
 from dql.planner.memory import Memory, memory, peak
 from dql.planner.physical import Placement
+from dql.planner.shortlist import FIELDS, USUAL, excess, neighbours, rented, shortlist
 from dql.planner.simulate import simulate
 from dql.planner.step_model import StepModel
 
 SIMULATED = 32
 MACHINE_MEMORY = "the machine's memory"  # a bound that is always there
+_BARELY = 1.5  # a bound missed by so much may be kept at another step size
 _NEAR = 1.03  # plans within this of the best are equal for all one can tell
-_USUAL = {"cpu": (256, 1024), "cuda": (256, 8192)}  # rows and tokens of a step where nothing speaks for others
 _LOSSY = {"cpu": ("bf16", "int8"), "cuda": ("fp8", "int8", "int4")}
 _REFERENCE = {"cpu": "fp32", "cuda": "bf16"}
 _KV = {"cpu": ("fp32", "bf16"), "cuda": ("bf16", "fp8")}
@@ -88,8 +89,8 @@ def search(
 
     agreement: measured lower bounds of the share of answers that a precision leaves as they are. what_if: the hardware
     need not be here, so that sharding and lossy precisions are weighed too. sizes_of: only the sizes are open, all else
-    is this placement's. Raises UnsupportedError for pinned settings
-    that no engine of this hardware has, ConfigError where a bound needs a price that nobody gave.
+    is this placement's. Raises UnsupportedError for pinned settings that no engine of this hardware has, ConfigError
+    where a bound needs a price that nobody gave.
     """
     if hardware.price is None and contract.bound("cost") is not None:
         raise ConfigError("a bound on cost needs a price", hint="set DQL_PRICE_PER_HOUR to this machine's USD per hour")
@@ -106,29 +107,22 @@ def search(
     allowed = pl.col("weights").is_in(list(weights))
     limit = min(hardware.memory, bound.value if (bound := contract.bound("memory")) else hardware.memory)
     marked = priced.with_columns(
-        allowed=allowed, fits=pl.col("memory") < limit, excess=_excess(priced, contract, calls)
+        allowed=allowed, fits=pl.col("memory") < limit, excess=excess(priced, contract, calls, hardware)
     )
-    options = [
-        _simulated(Placement(**{name: row[name] for name in _FIELDS}), calls, hardware, contract, agreement or {})
-        for row in _shortlist(marked, contract).iter_rows(named=True)
-    ]
+
+    def simulated(rows: pl.DataFrame) -> list[Option]:
+        places = (Placement(**{name: row[name] for name in FIELDS}) for row in rows.iter_rows(named=True))
+        return [_simulated(place, calls, hardware, contract, agreement or {}) for place in places]
+
+    options = simulated(shortlist(marked, contract, hardware.kind))
+    near = neighbours(marked, _seeds(options, contract), [o.placement for o in options], hardware.kind)
+    options += simulated(near.head(SIMULATED - len(options)))
     options.sort(key=lambda option: preference(option, contract))
     best = _usual_near(options, contract, hardware.kind)
     feasible = marked.filter(pl.col("allowed") & pl.col("fits") & (pl.col("excess") <= 1)).height
     exact = sum(o.feasible for o in options)
     count = 0 if not exact else max(feasible, exact)
     return Choice(best, tuple(options), marked.height, count, hardware, contract, tuple(calls), marked)
-
-
-_FIELDS = (
-    "weights",
-    "kv_cache",
-    "tensor_parallel",
-    "pipeline_parallel",
-    "data_parallel",
-    "max_rows",
-    "step_tokens",
-)
 
 
 def reference_of(hardware: Hardware, contract: Contract) -> str:
@@ -224,32 +218,13 @@ def _allowed(hardware: Hardware, contract: Contract, agreement: Mapping[str, flo
     return (reference, *certified)
 
 
-def _excess(priced: pl.DataFrame, contract: Contract, calls: Sequence[PricedCall]) -> pl.Series:
-    """By how much the closed form misses bounds on speed; at most 1 where it meets them."""
-    found: Floats = np.zeros(priced.height)
-    rows = max((c.work.rows for c in calls), default=0)
-    for bound in contract.bounds:
-        if bound.name == "latency":
-            found = np.maximum(found, priced["latency"].to_numpy() / max(bound.value, 1e-12))
-        elif bound.name == "deadline":
-            found = np.maximum(found, priced["seconds"].to_numpy() / max(bound.value, 1e-12))
-        elif bound.name == "throughput" and bound.unit.lower() == "rows/s":
-            found = np.maximum(found, bound.value * priced["seconds"].to_numpy() / max(rows, 1))
-    return pl.Series(found)
-
-
-def _shortlist(marked: pl.DataFrame, contract: Contract) -> pl.DataFrame:
-    """The plans to simulate: those that fit, are allowed and come nearest to the bounds, best objective first."""
-    key = pl.col("latency") if contract.objective[1] == "latency" else pl.col("seconds")
-    usable = marked.filter("allowed")
-    fitting = usable.filter("fits")
-    if fitting.is_empty():
-        return usable.sort("memory").head(1)
-    # tight bounds want the quickest rows however dear: some of both kinds are simulated
-    ordered = fitting.with_columns(late=pl.max_horizontal("excess", pl.lit(1.0))).sort("late", key, "memory")
-    quick = fitting.sort("latency", "memory").head(SIMULATED // 4)
-    both = pl.concat([ordered.drop("late").head(SIMULATED - quick.height), quick])
-    return both.unique(subset=_FIELDS, maintain_order=True)
+def _seeds(options: Sequence[Option], contract: Contract) -> list[Placement]:
+    """The best plans simulated so far, and of those that barely miss a bound the best and the nearest."""
+    ordered = sorted(options, key=lambda option: preference(option, contract))
+    barely = [o for o in options if o.misses and max(o.misses.values()) <= _BARELY]
+    found = [*ordered[:2], *sorted(barely, key=lambda option: _objective(option, contract))[:1]]
+    found += sorted(barely, key=lambda option: max(option.misses.values()))[:1]
+    return [option.placement for option in found]
 
 
 def _simulated(
@@ -266,7 +241,7 @@ def _simulated(
             simulate(StepModel(hardware, c.shape, placement), c.work),
             c.work,
             hardware,
-            _rented(hardware, contract),
+            rented(hardware, contract),
             float(np.max(part.total)),
             c.factor(placement.weights),
         )
@@ -292,12 +267,6 @@ def settled(placement: Placement, contract: Contract) -> Placement:
         reuse=bool(contract.setting("result_cache")),
         deterministic=bool(contract.setting("deterministic")),
     )
-
-
-def _rented(hardware: Hardware, contract: Contract) -> int:
-    """Devices that are paid for: all of the machine's, or as many as are pinned."""
-    pinned = contract.setting("devices")
-    return pinned if isinstance(pinned, int) else hardware.devices
 
 
 def _slots(placement: Placement, parts: Sequence[tuple[PricedCall, Memory]], contract: Contract) -> int | None:
@@ -337,5 +306,5 @@ def _usual_near(options: Sequence[Option], contract: Contract, kind: str) -> Opt
         return first
     limit = _objective(first, contract) * _NEAR
     near = [o for o in options if o.feasible and _objective(o, contract) <= limit]
-    rows, tokens = _USUAL[kind]
+    rows, tokens = USUAL[kind]
     return min(near, key=lambda o: abs(log2(o.placement.max_rows / rows)) + abs(log2(o.placement.step_tokens / tokens)))

@@ -18,8 +18,11 @@ from tests.planner.fake_models import SHAPES, small_cpu
 
 _CASE = re.compile(
     r"(?P<model>\S+) on (?P<hardware>\S+): (?P<rows>[\d,]+) rows, (?P<shared>\d+) shared \+ (?P<own>\d+) own"
-    r"(?:, (?P<output>\d+) out)?(?:, int4 agrees (?P<int4>[\d.]+))?"
+    r"(?:, (?P<output>\d+) out)?(?P<agreement>(?:, \w+ agrees [\d.]+)*)"
 )
+
+
+_AGREES = re.compile(r", (\w+) agrees ([\d.]+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +54,7 @@ def chosen(case: Case) -> str:
     calls = [_call(found)]
     contract = _contract(case.contract)
     hardware = _hardware(found["hardware"])
-    agreement = {"int4": float(found["int4"])} if found["int4"] else {}
+    agreement = {name: float(share) for name, share in _AGREES.findall(found["agreement"])}
     try:
         choice = search(calls, hardware, contract, agreement, what_if=hardware.kind != "cpu")
     except DqlError as error:

@@ -77,7 +77,7 @@ def test_many_rows_cost_as_many_times_the_steady_rate() -> None:
 def test_the_closed_form_ranks_as_the_simulation_does(max_rows: int, outputs: tuple[float, ...]) -> None:
     work = Workload(2000, 2000, 80, (20.0, 30.0), outputs=outputs, longest_output=int(max(outputs, default=0)))
     model = StepModel(CPU, SMALL, Placement(max_rows=max_rows, step_tokens=512))
-    seconds, _ = closed_form(model, work, np.array([max_rows]), np.array([512.0]))
+    seconds, *_ = closed_form(model, work, np.array([max_rows]), np.array([512.0]))
     assert simulate(model, work).seconds == pytest.approx(float(seconds[0]), rel=0.15)
 
 

@@ -1,0 +1,106 @@
+"""Which of the priced plans are worth simulating: what the closed form says of bounds and objectives, with room."""
+
+from collections.abc import Sequence
+from math import log2
+
+import numpy as np
+import polars as pl
+
+from dql.planner.candidates import KEYS, PricedCall
+from dql.planner.contract import Bound, Contract
+from dql.planner.cost import spread
+from dql.planner.hardware import Floats, Hardware
+from dql.planner.physical import Placement
+
+USUAL = {"cpu": (256, 1024), "cuda": (256, 8192)}  # rows and tokens of a step where nothing speaks for others
+FIELDS = (*KEYS, "max_rows", "step_tokens")
+_GROUP = (*KEYS, "max_rows")
+_ROOMS = (1.0, 0.8, 0.6, 0.4)  # of a bound that plans to be simulated keep to by the closed form
+_FIRST = 20  # plans that the closed form chooses
+_SAME = 1.03  # seconds that the closed form does not tell apart
+
+
+def excess(priced: pl.DataFrame, contract: Contract, calls: Sequence[PricedCall], hardware: Hardware) -> pl.Series:
+    """By how much the closed form misses bounds on speed at the worse end of its interval; at most 1 where it meets
+    them. Guessed calls count as little here as they do in what is simulated.
+    """
+    found: Floats = np.zeros(priced.height)
+    known = [call for call in calls if not call.work.guessed]
+    if len(known) < len(calls) or not known:
+        return pl.Series(found)
+    give = 1 + max(spread(call.work, hardware) for call in known)
+    seconds = priced["seconds"].to_numpy()
+    tokens = sum(c.work.rows * (c.work.shared + c.work.mean_own + c.work.mean_output) for c in known)
+    hourly = (hardware.price or 0.0) * rented(hardware, contract)
+    for bound in contract.bounds:
+        match bound.name:
+            case "latency":
+                value = priced["latency"].to_numpy() * max(_stretch(c, bound) for c in known)
+            case "ttft" | "tpot":
+                value = priced[bound.name].to_numpy()
+            case "deadline":
+                value = seconds
+            case "cost":
+                value = seconds / 3600 * hourly
+            case "throughput":
+                amount = max(c.work.rows for c in known) if bound.unit.lower() == "rows/s" else tokens
+                found = np.maximum(found, bound.value * seconds * give / max(amount, 1e-12))
+                continue
+            case _:
+                continue
+        found = np.maximum(found, value * give / max(bound.value, 1e-12))
+    return pl.Series(found)
+
+
+def _stretch(call: PricedCall, bound: Bound) -> float:
+    """How much longer the answers at the bound's percentile are than usual."""
+    lengths = call.work.outputs
+    if len(lengths) < 2:
+        return 1.0
+    percentile = float((bound.qualifier or "p95")[1:]) / 100
+    return float(np.interp(percentile, np.linspace(0, 1, len(lengths)), lengths)) / max(call.work.mean_output, 1.0)
+
+
+def shortlist(marked: pl.DataFrame, contract: Contract, kind: str) -> pl.DataFrame:
+    """The plans to simulate first: those that fit and are allowed, best objective first, some with room to bounds.
+
+    A closed form is not exact: where the best that it lets through turn out to miss a bound, those that keep it with
+    room are at hand, and those with the quickest rows however dear. It hardly tells step sizes apart: of otherwise
+    equal plans one is taken.
+    """
+    key = pl.col("latency") if contract.objective[1] == "latency" else pl.col("seconds")
+    usable = marked.filter("allowed")
+    fitting = usable.filter("fits")
+    if fitting.is_empty():
+        return usable.sort("memory").head(1)
+    same = (key.log() / np.log(_SAME)).floor()  # within a few hundredths: the usual step is taken
+    best = [
+        fitting.with_columns(late=pl.max_horizontal(pl.col("excess") / room, pl.lit(1.0)), same=same)
+        .sort("late", "same", _unusual(kind), "memory")
+        .drop("late", "same")
+        .unique(subset=_GROUP, maintain_order=True)
+        for room in _ROOMS
+    ]
+    share = _FIRST // (len(best) + 1)
+    quick = fitting.sort("latency", _unusual(kind), "memory").unique(subset=_GROUP, maintain_order=True)
+    chosen = pl.concat([*(part.head(share) for part in best), quick.head(share), best[0]])
+    return chosen.unique(subset=FIELDS, maintain_order=True).head(_FIRST)
+
+
+def neighbours(marked: pl.DataFrame, seeds: Sequence[Placement], known: Sequence[Placement], kind: str) -> pl.DataFrame:
+    """The other step sizes of some plans, those near the usual one first; `known` plans are left out."""
+    groups = pl.DataFrame([{name: getattr(seed, name) for name in _GROUP} for seed in seeds]).unique()
+    seen = pl.DataFrame([{name: getattr(place, name) for name in FIELDS} for place in known])
+    found = marked.filter(pl.col("allowed") & pl.col("fits")).join(groups, on=_GROUP, how="semi")
+    return found.join(seen, on=FIELDS, how="anti").sort(_unusual(kind))
+
+
+def _unusual(kind: str) -> pl.Expr:
+    """How far a step size is from the engine's own."""
+    return (pl.col("step_tokens").log(2) - log2(USUAL[kind][1])).abs()
+
+
+def rented(hardware: Hardware, contract: Contract) -> int:
+    """Devices that are paid for: all of the machine's, or as many as are pinned."""
+    pinned = contract.setting("devices")
+    return pinned if isinstance(pinned, int) else hardware.devices
