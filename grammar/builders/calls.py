@@ -1,5 +1,6 @@
 """Builders of calls, their arguments and windows, and of types."""
 
+from dataclasses import replace
 from typing import Any
 
 from dql.errors import ParseError
@@ -75,7 +76,7 @@ def _function(token: Token) -> str:
 def make_call(name: tuple[str, ...], children: Children, span: Span) -> Call:
     return Call(
         name,
-        args=tuple(child for child in children if isinstance(child, Argument)),
+        args=tuple(_part_named(name, child) for child in children if isinstance(child, Argument)),
         distinct="DISTINCT" in keywords(children),
         order_by=order(children),
         nulls=clause(children, "nulls"),
@@ -84,6 +85,13 @@ def make_call(name: tuple[str, ...], children: Children, span: Span) -> Call:
         over=clause(children, "over"),
         span=span,
     )
+
+
+def _part_named(name: tuple[str, ...], arg: Argument) -> Argument:
+    """`EXTRACT(year FROM d)`: the part of a date is a word, no column."""
+    if name[-1].upper() != "EXTRACT" or not isinstance(arg, FromArg) or not isinstance(arg.subject, Column):
+        return arg
+    return replace(arg, subject=String(arg.subject.path[-1], span=arg.subject.span))
 
 
 def named_arg(children: Children, span: Span) -> NamedArg:
