@@ -357,7 +357,7 @@ def _errors() -> Iterator[None]:
         if "interrupted" in str(error).lower():
             raise KeyboardInterrupt from error
         raise
-    except pa.ArrowException as error:
+    except (pa.ArrowException, OSError) as error:  # Arrow's own IOError is Python's OSError
         if "interrupted" in str(error).lower():
             raise KeyboardInterrupt from error
         raise ExecutionError(str(error)) from error

@@ -50,9 +50,10 @@ def run_statements(
     results: queue.SimpleQueue[Result | _End] = queue.SimpleQueue()
     dropped = threading.Event()
 
+    statements = session.run(text, params, progress=progress)
+
     def work() -> None:
         try:
-            statements = session.run(text, params, progress=progress)
             while asked.acquire() and not dropped.is_set() and (result := next(statements, None)) is not None:
                 result.arrow()
                 results.put(result)

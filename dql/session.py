@@ -123,11 +123,24 @@ class Session:
         variables: Mapping[str, object] | None = None,
         progress: "Callable[[Progress], None] | None" = None,
     ) -> Iterator[Result]:
-        """One result per statement, in order; a statement starts when its result is asked for."""
+        """One result per statement, in order; a statement starts when its result is asked for.
+
+        `cancel` reaches them from now on, also before the first has started.
+        """
+        self.cancelled.clear()
+        return self._results(text, params or {}, tables or {}, variables or {}, progress)
+
+    def _results(
+        self,
+        text: str,
+        params: Mapping[str, object],
+        tables: Mapping[str, object],
+        variables: Mapping[str, object],
+        progress: "Callable[[Progress], None] | None",
+    ) -> Iterator[Result]:
         from dql.statements import execute
 
-        self.cancelled.clear()
-        for name, frame in (tables or {}).items():
+        for name, frame in tables.items():
             self.catalog.register(name, frame)
             self._from_caller.discard(name)
         running: ast.Span | None = None
@@ -140,8 +153,10 @@ class Session:
                     names, statements = now, parse(text, *now)
                 statement = statements[number]
                 running = statement.span
-                self._find_frames(text[slice(*running)], variables or {})
-                yield execute(statement, self, text, params or {}, progress)
+                if self.cancelled.is_set():
+                    raise KeyboardInterrupt
+                self._find_frames(text[slice(*running)], variables)
+                yield execute(statement, self, text, params, progress)
         except DqlError as error:
             raise error.located(text, running) from error.__cause__
 

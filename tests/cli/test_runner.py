@@ -13,6 +13,7 @@ from dql.errors import ExecutionError
 from dql.result import Outcome, Result
 from dql.runner import HardStop, run_statements
 from dql.session import Session
+from tests.fake_session import FakeSession
 
 
 @pytest.fixture(autouse=True)
@@ -81,6 +82,15 @@ def test_the_first_ctrl_c_keeps_the_finished_rows() -> None:
     results = run_statements(cast(Session, session), "", on_interrupt=lambda: told.append("stopping"))
     kept = [(result.interrupted, len(result)) for result in results]
     assert kept == [(False, 1), (True, 3)] and told == ["stopping"]
+
+
+def test_a_query_cancelled_before_it_started_does_not_start(session: FakeSession) -> None:
+    """Imports and planning come before the model: Ctrl-C counts from the moment that the statements are handed over."""
+    statements = session.run("SELECT AI_GENERATE('a') AS g")
+    session.cancel()
+    with pytest.raises(KeyboardInterrupt):
+        next(statements)
+    assert [result.arrow().num_rows for result in session.run("SELECT AI_GENERATE('a') AS g")] == [1]
 
 
 def test_the_second_ctrl_c_stops_waiting() -> None:
