@@ -10,6 +10,7 @@ from dql.planner.cascade import ALONE, CONFIDENCE, TARGET, Calibration, sample_s
 from dql.planner.contract import Contract
 from dql.planner.evidence import Evidence, calibrated
 from dql.planner.physical import CallExec, InferExec, QueryPlan
+from dql.planner.sampling import source
 from dql.planner.statistics import CallStatistics, countable, infer_nodes
 from dql.planner.units import share_text
 
@@ -105,15 +106,15 @@ class Settler:
 
     def _hopeless(self, cascade: Cascade) -> str:
         """Why the last model has to answer all rows, where that is clear."""
-        counted = self.statistics.get(cascade.first.out)
+        counted = self.statistics.get(cascade.first.out) if countable(cascade.node) else None  # a guess refuses nothing
         if not all(self.session.registry.installed(stage.model) for stage in cascade.stages) and self.evidence is None:
             return ""  # the run will pull them
-        if countable(cascade.node) is None:
-            return "its rows depend on other inference and cannot be sampled before"
+        if source(cascade.node) is None:
+            return "its rows cannot be sampled before the run"
         if cascade.node.stops_early:
             return "LIMIT may end the query before a sample would pay"
         target, confidence = self._promise()
-        if not cascade.first.holes or (counted and counted.exact and not self._size(counted.rows)):
+        if not cascade.first.holes or (counted and not self._size(counted.rows)):
             rows = counted.rows if counted else 1
             return f"{rows:,} rows are too few to calibrate {target:g} at {share_text(confidence)} on"
         return ""
@@ -131,14 +132,12 @@ class Settler:
     def _calibration(self, cascade: Cascade) -> Calibration | None:
         """Known from earlier, else made now; None where no engine may be asked."""
         target, confidence = self._promise()
-        sql = countable(cascade.node)
-        assert sql is not None
 
         def subject() -> object:
             return "cascade", [self.identify(stage) for stage in cascade.stages], target, confidence
 
         def digest() -> str:
-            return rows_digest(sql, cascade.first, self.session.catalog, self.params)
+            return rows_digest(cascade.node, cascade.first, self.session.catalog, self.params)
 
         known = self.session.certificates.find(subject, digest)
         if known is not None:

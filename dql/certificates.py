@@ -12,7 +12,8 @@ from hashlib import blake2b
 from pathlib import Path
 
 from dql.catalog import Catalog, quote_name
-from dql.planner.physical import CallExec
+from dql.planner.physical import CallExec, InferExec
+from dql.planner.sampling import source
 
 Value = Mapping[str, object]
 
@@ -55,12 +56,20 @@ class Certificates:
             _LOG.warning("what was proven is not kept: %s", error)
 
 
-def rows_digest(sql: str, call: CallExec, catalog: Catalog, params: Mapping[str, object]) -> str:
-    """Names the rows that a call reads out of `sql`, in whatever order they come."""
-    columns = [quote_name(name) for name in dict.fromkeys((*call.holes, *((call.guard,) if call.guard else ())))]
-    sums = f"count(*)::VARCHAR, coalesce(sum(hash({', '.join(columns)})::HUGEINT), 0)::VARCHAR"
-    batch = next(iter(catalog.stream(f"SELECT {sums} FROM ({sql}) AS dql_rows", 1, params)))
-    return blake2b(repr(batch.to_pylist()).encode(), digest_size=12).hexdigest()
+def rows_digest(node: InferExec, call: CallExec, catalog: Catalog, params: Mapping[str, object]) -> str:
+    """Names the rows that a call of a node reads, in whatever order they come.
+
+    Where other inference decides which these are, the rows below it and the plan between name them.
+    """
+    below = source(node)
+    assert below is not None, "rows that cannot be sampled have no name"
+    direct = node.child == below
+    read = dict.fromkeys((*call.holes, *((call.guard,) if call.guard else ())))
+    hashed = ", ".join(map(quote_name, read)) if direct else "dql_rows"
+    sums = f"count(*)::VARCHAR, coalesce(sum(hash({hashed})::HUGEINT), 0)::VARCHAR"
+    batch = next(iter(catalog.stream(f"SELECT {sums} FROM ({below.sql}) AS dql_rows", 1, params)))
+    between = "" if direct else repr(node.child)
+    return blake2b(repr((batch.to_pylist(), between)).encode(), digest_size=12).hexdigest()
 
 
 def _name(subject: object) -> str:

@@ -9,11 +9,14 @@ from dql.planner.certify import Proof, first_look, most_rows
 from dql.planner.contract import Bound
 from dql.planner.evidence import Aim, Evidence, Sample, agreement, follows_tokens, noise_floor
 from dql.planner.physical import CallExec, InferExec, QueryPlan
+from dql.planner.sampling import source
 from dql.planner.statistics import CallStatistics, countable, infer_nodes
 from dql.planner.units import share_text
 
 if TYPE_CHECKING:
     from dql.estimate import Surroundings
+
+_DEEP = 3  # of the rows that a flawless candidate takes, as many are drawn above other inference
 
 Change = Callable[[CallExec], CallExec]
 
@@ -85,9 +88,9 @@ class Prover:
     def _hopeless(self, calls: Sequence[tuple[InferExec, CallExec]], aims: Sequence[Aim]) -> str:
         """Why nothing can be proven, where that is clear before anything is asked."""
         for node, call in calls:
-            counted = self.statistics.get(call.out)
-            if countable(node) is None:
-                return "rows that depend on other inference cannot be sampled before the run"
+            counted = self.statistics.get(call.out) if countable(node) else None  # a guess refuses nothing
+            if source(node) is None:
+                return "its rows cannot be sampled before the run"
             if node.stops_early:
                 return "LIMIT may end the query before a sample would pay"
             if not call.decoding.is_function:
@@ -95,7 +98,7 @@ class Prover:
             strictest = max(aims, key=lambda each: first_look(each.target, each.delta))
             if strictest.target >= 1:
                 return "no sample proves that all answers stay"
-            few = counted and counted.exact and not most_rows(counted.rows, strictest.target, strictest.delta)
+            few = counted and not most_rows(counted.rows, strictest.target, strictest.delta)
             if not call.holes or few:
                 rows = counted.rows if counted else 1
                 return f"{rows:,} rows are too few to prove {share_text(strictest.target)} on"
@@ -142,14 +145,13 @@ class Prover:
         self, candidate: Candidate, node: InferExec, call: CallExec, aim: Aim
     ) -> tuple[Proof | None, tuple[int, int]]:
         """What is known of one call, from earlier or by asking now, and the noise floor; None where nobody may ask."""
-        sql, changed = countable(node), candidate.change(call)
-        assert sql is not None
+        changed = candidate.change(call)
 
         def subject() -> object:
             return "agreement", self.identify(call), self.identify(changed), aim
 
         def digest() -> str:
-            return rows_digest(sql, call, self.session.catalog, self.params)
+            return rows_digest(node, call, self.session.catalog, self.params)
 
         known = self.session.certificates.find(subject, digest)
         if known is not None:
@@ -158,7 +160,9 @@ class Prover:
             return None, (0, 0)
         evidence = self.evidence()
         counted = self.statistics.get(call.out)
-        most = most_rows(counted.rows if counted and counted.exact else 10**9, aim.target, aim.delta)
+        most = most_rows(counted.rows if counted else 10**9, aim.target, aim.delta)
+        if countable(node) is None:  # what is asked below to get there is not worth more
+            most = min(most, int(_DEEP * first_look(aim.target, aim.delta)))
         if call.out not in self.samples or len(self.samples[call.out]) < most:
             self.samples[call.out] = evidence.pilot(node, call, most)
         sample = self.samples[call.out]

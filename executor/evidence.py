@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from hashlib import blake2b
 from time import perf_counter
 
 import numpy as np
@@ -16,15 +15,20 @@ from dql.executor.call import task_of
 from dql.executor.context import Context, prompt_key
 from dql.executor.infer import infer
 from dql.executor.inquiry import Inquiry, Question, ask
+from dql.executor.operators import execute
 from dql.executor.requests import Answer, Generate
 from dql.planner.calls import DETAILS
 from dql.planner.evidence import Sample, Told
 from dql.planner.measured import Measured
 from dql.planner.physical import CallExec, FragmentExec, InferExec
 from dql.planner.prompts import prompts
-from dql.planner.statistics import countable, read_texts
+from dql.planner.sampling import over, source
+from dql.planner.statistics import read_texts
 
 _SCAN_ROWS = 2048
+_SEED = 0  # of the keys by which rows are drawn: the same rows for every query over the same input
+_DRAWN = 8  # rows drawn below other inference for each that is wanted above it, at most
+_PART = 128  # of these, how many are asked about at once
 _COUNTED = ("prefilled", "shared", "decoded")
 
 
@@ -34,6 +38,7 @@ class Drawn:
 
     rows: pa.RecordBatch
     population: int
+    exact: bool = True
 
     def __len__(self) -> int:
         return int(self.rows.num_rows)
@@ -51,26 +56,48 @@ class EngineEvidence:
     seconds: float = 0.0
 
     def pilot(self, node: InferExec, call: CallExec, rows: int) -> Drawn:
-        """Rows are drawn by a key each, the smallest keys stay: the same input in the same order, the same sample."""
-        sql = countable(node)
-        assert sql is not None, "what earlier inference decides cannot be sampled before it ran"
+        below = source(node)
+        assert below is not None, "these rows cannot be sampled before the run"
         columns = list(dict.fromkeys(call.holes))
-        random = np.random.default_rng(_seed(sql, call))
-        keys, kept, population = np.empty(0), [], 0
-        schema: pa.Schema | None = None
+        if node.child == below:
+            return self._draw(below.sql, call, columns, rows)
+        # rows that other inference decides: that is asked about random rows of what lies below it
+        drawn = self._draw(below.sql, None, None, _DRAWN * rows)
+        kept: list[pa.RecordBatch] = []
+        read = 0
+        while read < len(drawn) and sum(batch.num_rows for batch in kept) < rows:
+            part = drawn.rows.slice(read, _PART)
+            read += part.num_rows
+            table = self.context.catalog.materialise([part])
+            try:
+                for batch in execute(over(node.child, FragmentExec(f"FROM {table}")), self.context):
+                    kept.append(batch.select(columns).take(pa.array(_wanted(batch, call))))
+            finally:
+                self.context.catalog.drop(table)
+            if self.context.cancelled.is_set():
+                raise KeyboardInterrupt
+        found = pa.concat_batches(kept).slice(0, rows) if kept else pa.RecordBatch.from_pylist([])
+        passed = sum(batch.num_rows for batch in kept)
+        return Drawn(found, round(drawn.population * passed / max(read, 1)), exact=False)
+
+    def _draw(self, sql: str, call: CallExec | None, columns: list[str] | None, rows: int) -> Drawn:
+        """Rows are drawn by a key each, the smallest keys stay: the same input in the same order, the same sample.
+
+        call: of whose rows; None for all of them. columns: what is kept of them, None for all.
+        """
+        random = np.random.default_rng(_SEED)
+        keys, kept, population = np.empty(0), list[pa.RecordBatch](), 0
         for batch in self.context.catalog.stream(sql, _SCAN_ROWS, self.context.params):
-            wanted = _wanted(batch, call)
-            schema = batch.select(columns).schema if schema is None else schema
+            wanted = np.arange(batch.num_rows) if call is None else _wanted(batch, call)
             drawn = random.random(len(wanted))
             population += len(wanted)
             limit = np.partition(keys, rows - 1)[rows - 1] if len(keys) >= rows else 1.0
             low = np.flatnonzero(drawn < limit)
             keys = np.concatenate([keys, drawn[low]])
-            kept.append(batch.select(columns).take(pa.array(wanted[low])))
+            narrow = batch if columns is None else batch.select(columns)
+            kept.append(narrow.take(pa.array(wanted[low])))
             if len(keys) > 8 * rows:
                 keys, kept = _smallest(keys, kept, rows)
-        if schema is None or not population:
-            return Drawn(pa.RecordBatch.from_pylist([], schema=schema or pa.schema([])), 0)
         return Drawn(_smallest(keys, kept, rows)[1][0], population)
 
     def answers(self, call: CallExec, sample: Sample, start: int, end: int, *, fresh: bool = False) -> list[Told]:
@@ -97,8 +124,8 @@ class EngineEvidence:
         assert isinstance(sample, Drawn)
         if call.calibrate:
             return  # scores are read against the model's own liking of the labels
-        for (known, source), (memo, target) in zip(self._keys(call, sample), self._keys(instead, sample), strict=True):
-            for one, other in zip(source, target, strict=True):
+        for (known, keys), (memo, others) in zip(self._keys(call, sample), self._keys(instead, sample), strict=True):
+            for one, other in zip(keys, others, strict=True):
                 if one in known:
                     memo[other] = known[one]
         self.spent["calibrated"] += len(sample)
@@ -178,7 +205,3 @@ def _smallest(
     """The rows with the smallest keys, in the order of these."""
     order = np.argsort(keys)[:rows]
     return keys[order], [pa.concat_batches(kept).take(pa.array(order))]
-
-
-def _seed(sql: str, call: CallExec) -> int:
-    return int.from_bytes(blake2b(repr((sql, call.template)).encode(), digest_size=8).digest())

@@ -39,10 +39,15 @@ class Told:
 
 
 class Sample(Protocol):
-    """Random rows of one call's input, in random order. population: the rows that the call runs for."""
+    """Random rows of one call's input, in random order.
+
+    population: the rows that the call runs for; exact: whether these were counted, or are reckoned from a part.
+    """
 
     @property
     def population(self) -> int: ...
+    @property
+    def exact(self) -> bool: ...
     def __len__(self) -> int: ...
 
 
@@ -83,7 +88,7 @@ def agreement(
         others = evidence.answers(candidate, sample, start, end)
         return [float(same(reference, a, b)) for a, b in zip(ones, others, strict=True)]
 
-    return certify(draw, aim.target, aim.delta, min(most, len(sample)), sample.population)
+    return certify(draw, aim.target, aim.delta, min(most, len(sample)), sample.population if sample.exact else 0)
 
 
 def follows_tokens(reference: CallExec, candidate: CallExec) -> bool:

@@ -65,10 +65,20 @@ def test_proofs_are_remembered_for_the_same_rows_alone(session: FakeSession, cas
     assert asked() == first
 
 
+def test_rows_that_another_call_lets_through_are_sampled_through_it(session: FakeSession, cascade: str) -> None:
+    above = cascade.replace("FROM t", "FROM t WHERE AI_FILTER('{body} mentions perhaps', model => 'other') IS NOT NULL")
+    assert "the run calibrates on about " in plan(session, f"EXPLAIN {above}")
+    text = plan(session, f"EXPLAIN ANALYZE {above}")
+    assert text.count("cascade: believed from a confidence of 0.6") == 1 and "of which 0 differed" in text
+    before = len(session.asked)
+    assert set(session.query(above).arrow()["topic"].to_pylist()) == {"bug"}
+    assert len(session.asked) - before == ROWS + ROWS + ROWS // 3  # the filter, one model, the other in doubt
+
+
 def test_what_cannot_be_sampled_goes_to_the_last_model(session: FakeSession, cascade: str) -> None:
-    below = cascade.replace("FROM t", "FROM t WHERE AI_FILTER('{body} mentions bug')")
-    text = plan(session, f"EXPLAIN {below}")
-    assert "answers all rows: its rows depend on other inference" in text
+    some = "(SELECT body FROM t WHERE AI_FILTER('{body} mentions bug') ORDER BY body LIMIT 500)"
+    below = cascade.replace("FROM t", f"FROM {some}")
+    assert "answers all rows: its rows cannot be sampled before the run" in plan(session, f"EXPLAIN {below}")
     assert set(session.query(below).arrow()["topic"].to_pylist()) == {"bug"}
 
 

@@ -74,6 +74,15 @@ def test_every_call_must_keep_the_bound(quick: FakeSession) -> None:
     assert "fp32 weights" in plan(quick, f"EXPLAIN ANALYZE {both}")
 
 
+def test_calls_above_a_filter_are_tested_on_what_it_lets_through(quick: FakeSession) -> None:
+    query = "SELECT AI_CLASSIFY(body, ['bug', 'praise']) AS c FROM t WHERE AI_FILTER('{body} mentions bug')"
+    text = plan(quick, f"EXPLAIN ANALYZE {query} WITH quality >= 0.9")
+    assert text.count("bf16 weights") == 2 and text.count("bf16 on ") == 2
+    texts = [f"{'roughly ' if i % 2 else ''}praise {'of a bug' if i % 2 else ''} {i} bug" for i in range(ROWS)]
+    quick.catalog.register("t", pa.table({"body": texts}))
+    assert "fp32 weights" in plan(quick, f"EXPLAIN ANALYZE {query} WITH quality >= 0.9")
+
+
 def test_nothing_is_tested_without_need(quick: FakeSession) -> None:
     assert "fp32 weights" in plan(quick, f"EXPLAIN ANALYZE {QUERY.split(' WITH')[0]}")
     quick.catalog.register("t", pa.table({"body": ["a bug"] * 40}))
