@@ -16,13 +16,13 @@ from dql.planner.placing import placed
 from dql.session import Session
 from dql.statements import Call, plan
 
-ROWS = 24
+ROWS = 12
 QUERIES = (
     "SELECT AI_CLASSIFY(body, ['red', 'green', 'deep blue']) AS a, AI_SCORE('How long? {body}', 1, 5) AS b FROM t",
     "SELECT body FROM t WHERE AI_FILTER('{body} is odd')",
     "GENERATE 'Say in other words: {body}' AS a FROM t WITH max_tokens = 6",
 )
-SIZES = ((1, 32), (5, 64), (256, 2048))
+SIZES = ((1, 48), (256, 2048))
 SHARES = 0.999  # of the rows, where rounding may depend on the batch
 
 
@@ -30,7 +30,7 @@ SHARES = 0.999  # of the rows, where rounding may depend on the batch
 def session(tmp_path_factory: pytest.TempPathFactory, model_file: Path) -> Iterator[Session]:
     config = Config(home=tmp_path_factory.mktemp("home"), model=str(model_file), threads=1)
     with Session(config=config) as opened:
-        bodies = [f"text {i % 16} with {'words ' * (i % 7)}in it" for i in range(ROWS)]
+        bodies = [f"text {i % 8} with {'words ' * (i % 7)}in it" for i in range(ROWS)]
         opened.catalog.register("t", pa.table({"body": bodies}))
         yield opened
 

@@ -10,7 +10,8 @@ import pytest
 from dql.config import Config
 from dql.errors import BindError, ConfigError, DqlError, PlanError, UnsupportedError
 from dql.history import CallRecord, History, RunRecord
-from dql.planner.hardware import cpu_versions
+from dql.models.shape import ModelShape
+from dql.planner.hardware import Hardware, Progress, cpu_versions
 from dql.session import Session
 from dql.summary import summary
 from tests.fake_session import FakeSession
@@ -246,3 +247,26 @@ def test_later_steps_of_a_filter_are_guessed_from_earlier_ones(small: FakeSessio
     )
     text = plan(small, f"EXPLAIN {query}")
     assert "rows 30 → 20 distinct" in text and "rows ≈ 15 → ≈ 15 distinct" in text and "rows ≈ 8 → ≈ 8 distinct" in text
+
+
+@pytest.mark.parametrize(("rows", "room", "measures"), [(2, None, 0), (20_000, None, 1), (2, 2, 1), (2, 50, 0)])
+def test_the_machine_is_measured_where_that_pays(
+    session: FakeSession, monkeypatch: pytest.MonkeyPatch, rows: int, room: float | None, measures: int
+) -> None:
+    """A tiny table is not worth seconds of calibration; a long job is, and a bound near to what typical figures say."""
+    calls = []
+
+    def measure(base: Hardware, shape: ModelShape, *, thorough: bool, progress: Progress | None) -> Hardware:
+        calls.append(shape)
+        return replace(base, source="measured")
+
+    slow = replace(session.machine.hardware(), peak={"fp32": 2e7})
+    monkeypatch.setattr(session.machine, "hardware", lambda: slow)
+    monkeypatch.setattr(session.runtime, "measure", measure)
+    session.catalog.register("u", pa.table({"body": [f"text {i}" for i in range(rows)]}))
+    query = "SELECT AI_FILTER('{body} is odd') AS a FROM u"
+    if room is not None:
+        typical = json.loads(plan(session, f"EXPLAIN (FORMAT json) {query}"))["predicted"]["latency"]["p95"]
+        query += f" WITH latency < {1e3 * room * typical:.3f}ms"
+    plan(session, f"EXPLAIN {query}")
+    assert len(calls) == measures
