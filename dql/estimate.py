@@ -23,7 +23,7 @@ from dql.planner.contract import Contract
 from dql.planner.guess import guessed
 from dql.planner.hardware import Hardware, hardware_named
 from dql.planner.infeasible import infeasible
-from dql.planner.physical import CallExec, InferExec
+from dql.planner.physical import CallExec, InferExec, QueryPlan
 from dql.planner.plan import Planned
 from dql.planner.prompts import prompts
 from dql.planner.search import Choice, space_of
@@ -121,13 +121,9 @@ def _estimate(
     """`estimate` where models are settled."""
     contract = planned.contract
     asks = bool(contract.bounds) or contract.objective != Contract().objective
-    hardware = session.machine.hardware() if on is None else hardware_named(on)
-    query = judge.reference(planned.query, hardware)
+    query = judge.reference(planned.query, session.machine.hardware() if on is None else hardware_named(on))
     counting = _Counting(session, params, contract, _RUN_BUDGET if running and not asks else BUDGET)
-    for node in reversed(list(infer_nodes(query.root))):
-        counting.add(node)
-    if rows is not None:
-        counting.scale(rows)
+    counting.count(query, rows)
 
     def price(node: InferExec, call: CallExec) -> PricedCall | None:
         alone = _Counting(session, params, contract, _RUN_BUDGET)
@@ -187,6 +183,13 @@ class _Counting:
         self._calls: dict[str, CallExec] = {}
         self._before: InferExec | None = None
         self._compiled: dict[str, Sequence[CompiledPrompt]] = {}
+
+    def count(self, query: QueryPlan, rows: int | None) -> None:
+        """Count all of a query's calls; `rows`: what is counted stands for so many."""
+        for node in reversed(list(infer_nodes(query.root))):
+            self.add(node)
+        if rows is not None:
+            self.scale(rows)
 
     def add(self, node: InferExec) -> None:
         """Count a node's calls, or guess what they ask where that depends on calls below."""

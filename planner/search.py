@@ -94,10 +94,7 @@ def search(
     """
     if hardware.price is None and contract.bound("cost") is not None:
         raise ConfigError("a bound on cost needs a price", hint="set DQL_PRICE_PER_HOUR to this machine's USD per hour")
-    space = space_of(hardware, contract, what_if=what_if)
-    tested = (p for p in agreement or {} if p in hardware.peak and p not in space.weights)
-    if contract.setting("quantization") is None:
-        space = replace(space, weights=(*space.weights, *tested))
+    space = _with_tested(space_of(hardware, contract, what_if=what_if), hardware, contract, agreement or {})
     if sizes_of is not None:
         space = _resized(space, sizes_of)
     if calls and not any(call.work.decodes for call in calls):
@@ -123,6 +120,14 @@ def search(
     exact = sum(o.feasible for o in options)
     count = 0 if not exact else max(feasible, exact)
     return Choice(best, tuple(options), marked.height, count, hardware, contract, tuple(calls), marked)
+
+
+def _with_tested(space: Space, hardware: Hardware, contract: Contract, agreement: Mapping[str, float]) -> Space:
+    """The space with the precisions whose agreement is known, unless one is pinned."""
+    if contract.setting("quantization") is not None:
+        return space
+    tested = (p for p in agreement if p in hardware.peak and p not in space.weights)
+    return replace(space, weights=(*space.weights, *tested))
 
 
 def reference_of(hardware: Hardware, contract: Contract) -> str:
