@@ -97,8 +97,9 @@ def elementwise(rows: int) -> Iterator[Case]:
     state = rows * HEADS * (2 * HEAD_DIM + 4)
 
     def merge() -> Callable[[], object]:
-        a, b = ((_random(rows, HEADS, HEAD_DIM), torch.randn(rows, HEADS, device="cuda")) for _ in range(2))
-        return lambda: merge_states(*a, *b)
+        state = _random(rows, HEADS, HEAD_DIM), torch.randn(rows, HEADS, device="cuda")
+        parts = torch.randn(4, rows, HEADS, HEAD_DIM, device="cuda"), torch.randn(4, rows, HEADS, device="cuda")
+        return lambda: merge_states(*state, *parts)
 
     heads = 2 * rows * HEAD_DIM * (2 * HEADS + 5 * KV_HEADS)
     shape = f"{rows} rows"
@@ -108,7 +109,7 @@ def elementwise(rows: int) -> Iterator[Case]:
     yield Case("gated_quantized fp8", shape, 5 * rows * FEED_FORWARD, 0, "bf16", swiglu_fp8)
     yield Case("quantize_rows fp8", shape, wide + wide // 2, 0, "bf16", rows_fp8)
     yield Case("rope + KV write", shape, heads, 0, "bf16", rotate)
-    yield Case("merge_states", shape, 3 * state, 0, "bf16", merge)
+    yield Case("merge_states of 4 parts", shape, 2 * state + 16 * rows * HEADS * (HEAD_DIM + 1), 0, "bf16", merge)
     if rows >= 64:
         yield Case("pool mean", shape, wide, 0, "bf16", pooled)
 
@@ -144,7 +145,7 @@ def prefix(queries: int, length: int, quantised: bool) -> Case:
     def prepare() -> Callable[[], object]:
         cache, q = _cache(length, quantised), _random(queries, HEADS, HEAD_DIM)
         rows, start, keys = QueryRows.packed(_integers([0, queries]), queries), _integers([0]), _integers([length])
-        return lambda: prefix_attention(q, cache, rows, start, keys, scale=SCALE)
+        return lambda: prefix_attention(q, cache, rows, start, keys, max_length=length, scale=SCALE)
 
     name = f"prefix_attention {'fp8' if quantised else 'bf16'}"
     moved = 4 * queries * HEADS * HEAD_DIM + 2 * length * KV_HEADS * (HEAD_DIM + 4 if quantised else 2 * HEAD_DIM)

@@ -32,11 +32,11 @@ Recorder = Callable[[Pass], Pass]
 
 
 class Kind(NamedTuple):
-    """What makes two steps alike: rows, keys of the longest row, and shared runs of each level, all rounded up."""
+    """What makes two steps alike: rows, keys of the longest row, and each level's runs and longest run, rounded up."""
 
     rows: int
     longest: int
-    runs: tuple[int, ...]
+    levels: tuple[tuple[int, int], ...]
 
 
 class DecodeGraphs:
@@ -79,7 +79,7 @@ class _StaticPass:
     def __init__(self, decoder: CausalModel, pool: BlockPool, newest: torch.Tensor, kind: Kind) -> None:
         self._decoder, self._pool, self._newest = decoder, pool, newest
         self._sizes = [kind.rows] * _STATE
-        for runs in kind.runs:
+        for runs, _ in kind.levels:
             self._sizes += [runs] * 5 + [kind.rows]
         self._starts = np.cumsum([0, *(-(-size // _ALIGNED) * _ALIGNED for size in self._sizes)])
         self._buffer = torch.zeros(int(self._starts[-1]), dtype=torch.int32, device=newest.device)
@@ -91,7 +91,10 @@ class _StaticPass:
         self._attention = TritonAttention(
             chunks=[],
             singles=[Singles(slice(0, kind.rows), firsts, self._lengths, kind.longest)],
-            levels=[_level(parts[at : at + 6], kind.rows) for at in range(_STATE, len(parts), 6)],
+            levels=[
+                _level(parts[at : at + 6], kind.rows, longest)
+                for at, (_, longest) in zip(range(_STATE, len(parts), 6), kind.levels, strict=True)
+            ],
             positions=self._positions,
             scale=shape.attention_scale,
             softcap=shape.attention_softcap,
@@ -161,7 +164,8 @@ def recorder(device: torch.device) -> Recorder | None:
 def _kind(step: Step, levels: Sequence[Sequence[Run]]) -> Kind:
     longest = max(int(part.filled.max()) for part in step.slabs) + 1
     rows = ROWS[bisect_left(ROWS, len(step.ids))]
-    return Kind(rows, max(_SHORTEST, power_of_two(longest)), tuple(power_of_two(len(level)) for level in levels))
+    runs = tuple((power_of_two(len(level)), power_of_two(max(run[1] for run, _ in level))) for level in levels)
+    return Kind(rows, max(_SHORTEST, power_of_two(longest)), runs)
 
 
 def _arrays(step: Step, levels: Sequence[Sequence[Run]], kind: Kind, spare: int) -> list[NDArray[np.int64]]:
@@ -179,6 +183,6 @@ def _arrays(step: Step, levels: Sequence[Sequence[Run]], kind: Kind, spare: int)
     return arrays
 
 
-def _level(parts: Sequence[torch.Tensor], rows: int) -> Level:
+def _level(parts: Sequence[torch.Tensor], rows: int, longest: int) -> Level:
     starts, ends, slots, lengths, positions, places = parts
-    return Level(QueryRows(starts, ends, rows, places), slots, lengths, positions)
+    return Level(QueryRows(starts, ends, rows, places), slots, lengths, positions, longest)

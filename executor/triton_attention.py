@@ -52,6 +52,7 @@ class Level:
     starts: torch.Tensor
     lengths: torch.Tensor
     positions: torch.Tensor  # of each run's first key
+    longest: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +74,9 @@ class TritonAttention:
             state = self._own(q, cache, window)
         for level in self.levels:
             prefix_attention(
-                q, cache, level.rows, level.starts, level.lengths, scale=self.scale, softcap=self.softcap,
-                window=window, positions=self.positions, key_positions=level.positions, joined=state,
+                q, cache, level.rows, level.starts, level.lengths, max_length=level.longest, scale=self.scale,
+                softcap=self.softcap, window=window, positions=self.positions, key_positions=level.positions,
+                joined=state,
             )  # fmt: skip
         return state[0].flatten(1)
 
@@ -126,8 +128,10 @@ class AttentionPlan:
             for places, slots, lengths, longest in self._singles
         ]
         levels = [
-            Level(QueryRows(sent[starts], sent[ends], longest, sent[places]), *(sent[at] for at in keys))
-            for starts, ends, places, longest, keys in self._levels
+            Level(
+                QueryRows(sent[starts], sent[ends], most, sent[places]), sent[slots], sent[lengths], sent[at], longest
+            )
+            for starts, ends, places, most, (slots, lengths, at), longest in self._levels
         ]
         shape = self._shape
         return TritonAttention(chunks, singles, levels, positions, shape.attention_scale, shape.attention_softcap)
@@ -200,13 +204,14 @@ class AttentionPlan:
         places = slice(step.slabs[0].place, step.slabs[0].place + len(lengths))
         return [(places, self._transfer.add(firsts), self._transfer.add(lengths), int(lengths.max()))]
 
-    def _level(self, level: Sequence[Run]) -> tuple[int, int, int, int, tuple[int, int, int]]:
+    def _level(self, level: Sequence[Run]) -> tuple[int, int, int, int, tuple[int, int, int], int]:
         add = self._transfer.add
         counts = np.array([len(places) for _, places in level])
         ends = np.cumsum(counts)
         slots, lengths, positions = np.array([run for run, _ in level], np.int64).T
         places = add(np.concatenate([places for _, places in level]))
-        return add(ends - counts), add(ends), places, int(counts.max()), (add(slots), add(lengths), add(positions))
+        keys = add(slots), add(lengths), add(positions)
+        return add(ends - counts), add(ends), places, int(counts.max()), keys, int(lengths.max())
 
 
 def levels_of(runs: SharedRuns, tokens: int) -> list[list[Run]]:

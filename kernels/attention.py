@@ -13,12 +13,14 @@ import torch
 
 from dql.kernels.attention_cpu import join_into, packed_cpu, paged_cpu, prefix_cpu
 from dql.kernels.attention_kernel import attention_kernel, base_two, cache_compute_type
-from dql.kernels.configs import choose, head_class
+from dql.kernels.configs import choose, head_class, processors
 from dql.kernels.kv_cache import KVCache
 from dql.kernels.language import cdiv, interpreting, power_of_two, uses_triton
 from dql.kernels.layout import INTEGERS, check, check_queries
+from dql.kernels.merge_states import merge_states
 
 State = tuple[torch.Tensor, torch.Tensor]
+MAX_PIECES, MIN_BLOCKS = 16, 4  # of a row split over its keys, and the fewest blocks of keys of a piece
 SHORT = 64  # query-head pairs of a row up to which a smaller query block is used
 
 
@@ -83,6 +85,7 @@ def prefix_attention(
     key_starts: torch.Tensor,
     key_lengths: torch.Tensor,
     *,
+    max_length: int,
     scale: float,
     window: int | None = None,
     softcap: float | None = None,
@@ -92,10 +95,11 @@ def prefix_attention(
 ) -> State:
     """Groups of rows over the text they share: every query of group g over the same dense run of slots.
 
-    Group g is row g of `rows`, over slots key_starts[g] … + key_lengths[g], all of which lie before the queries. A
-    window also needs positions [tokens] and key_positions [groups], the absolute positions of the tokens of q and of
-    each run's first key. With `joined`, an attention of the same tokens over other keys, the groups' queries are joined
-    to it in place, by log-sum-exp; without it, tokens outside the groups are left unwritten.
+    Group g is row g of `rows`, over slots key_starts[g] … + key_lengths[g] (max_length the longest), all of which lie
+    before the queries. A window also needs positions [tokens] and key_positions [groups], the absolute positions of the
+    tokens of q and of each run's first key. With `joined`, an attention of the same tokens over other keys, the groups'
+    queries are joined to it in place, by log-sum-exp, and few queries are split over their keys so that they fill the
+    device; without it, tokens outside the groups are left unwritten.
     """
     groups = rows.starts.shape[0]
     check_queries(q, cache.k.shape[1])
@@ -105,9 +109,10 @@ def prefix_attention(
     if window is not None and (positions is None or key_positions is None):
         raise TypeError("a window needs positions and key_positions")
     if uses_triton(q):
+        stretch = None if joined is None else _stretch(q, cache, rows, max_length)
         return _launch(
             q, cache.k, cache.v, cache, rows, key_starts, key_lengths, None, positions, key_positions,
-            scale, False, window, softcap, joined, joined is not None,
+            scale, False, window, softcap, joined, joined is not None, stretch, max_length,
         )  # fmt: skip
     parts = prefix_cpu(
         q, cache, rows.starts, rows.ends, rows.places, key_starts, key_lengths, scale, window, softcap,
@@ -165,8 +170,13 @@ def _launch(
     softcap: float | None,
     state: State | None,
     resumed: bool,
+    stretch: int | None = None,
+    max_length: int = 0,
 ) -> State:
-    """One program a row, key head and block of queries. Pointers a variant does not read stand in for absent ones."""
+    """One program a row, key head and block of queries. Pointers a variant does not read stand in for absent ones.
+
+    stretch: keys of a piece, where rows are split over keys; the pieces' states are joined to `state` at the end.
+    """
     (_, heads, head_dim), kv_heads = q.shape, k.shape[1]
     if state is None:
         state = torch.empty(q.shape, dtype=q.dtype, device=q.device), torch.empty(q.shape[:2], device=q.device)
@@ -178,17 +188,40 @@ def _launch(
     group, block_d = heads // kv_heads, power_of_two(max(head_dim, 16))
     length = "short" if rows.longest * group <= SHORT else "long"
     config = choose("attention", f"{length} {head_class(head_dim, scaled)}")
-    grid = (rows.starts.shape[0], kv_heads, cdiv(rows.longest * group, config.blocks["BLOCK_M"]))
+    pieces = 1 if stretch is None else cdiv(max_length, stretch)
+    into = state if stretch is None else _parts(state, pieces)
+    grid = (pieces * rows.starts.shape[0], kv_heads, cdiv(rows.longest * group, config.blocks["BLOCK_M"]))
     factor, cap = base_two(scale, softcap)
     attention_kernel[grid](
-        q, k, v, cache.k_scales if scaled and cache else q, cache.v_scales if scaled and cache else q, *state,
+        q, k, v, cache.k_scales if scaled and cache else q, cache.v_scales if scaled and cache else q, *into,
         rows.starts, rows.ends,
         *(rows.starts if x is None else x for x in (rows.places, key_starts, key_lengths)),
         *(rows.starts if x is None else x for x in (slots, positions, key_positions)),
         q.stride(0), k.stride(0), v.stride(0), 0 if slots is None else slots.stride(0), kv_heads,
-        factor, cap, 0 if window is None else window,
-        HEAD_DIM=head_dim, GROUP=group, OWN_KEYS=key_starts is None, PLACED=rows.places is not None, RESUMED=resumed,
-        PAGED=slots is not None, CAUSAL=causal, WINDOW=window is not None, CAPPED=softcap is not None, SCALED=scaled,
+        factor, cap, 0 if window is None else window, stretch or 0, pieces, state[1].numel(),
+        HEAD_DIM=head_dim, GROUP=group, OWN_KEYS=key_starts is None, SPLIT=stretch is not None,
+        PLACED=rows.places is not None, RESUMED=resumed and stretch is None, PAGED=slots is not None, CAUSAL=causal,
+        WINDOW=window is not None, CAPPED=softcap is not None, SCALED=scaled,
         COMPUTE=cache_compute_type(q.dtype, scaled), BLOCK_D=block_d, **config.options(),
     )  # fmt: skip
+    if stretch is not None:
+        merge_states(*state, *into)
     return state
+
+
+def _stretch(q: torch.Tensor, cache: KVCache, rows: QueryRows, max_length: int) -> int | None:
+    """Keys of a piece, so that every processor has a program; None where whole rows are enough of them."""
+    (_, heads, head_dim), kv_heads = q.shape, cache.k.shape[1]
+    queries, scaled = rows.longest * heads // kv_heads, cache.k_scales is not None
+    config = choose("attention", f"{'short' if queries <= SHORT else 'long'} {head_class(head_dim, scaled)}")
+    block = config.blocks["BLOCK_N"]
+    programs = rows.starts.shape[0] * kv_heads * cdiv(queries, config.blocks["BLOCK_M"])
+    pieces = min(processors() // programs, cdiv(max_length, MIN_BLOCKS * block), MAX_PIECES)
+    return cdiv(cdiv(max_length, pieces), block) * block if pieces > 1 else None
+
+
+def _parts(state: State, pieces: int) -> State:
+    """Room for the states of so many pieces; tokens that none of them writes have seen nothing."""
+    out, lse = state
+    parts = torch.empty((pieces, *out.shape), device=out.device)
+    return parts, torch.full((pieces, *lse.shape), -torch.inf, device=lse.device)

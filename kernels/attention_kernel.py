@@ -148,22 +148,25 @@ def _attend(
     return finish(out, largest, total, SCALED)
 
 
-@jit(do_not_specialize=["scale", "softcap", "window"])
+@jit(do_not_specialize=["scale", "softcap", "window", "stretch", "pieces", "states"])
 def attention_kernel(
     q: Pointer, k: Pointer, v: Pointer, k_scales: Pointer, v_scales: Pointer, out: Pointer, lse: Pointer,
     query_starts: Pointer, query_ends: Pointer, places: Pointer, key_starts: Pointer, key_lengths: Pointer,
     slots: Pointer, positions: Pointer, key_positions: Pointer,
     q_stride: Scalar, k_stride: Scalar, v_stride: Scalar, slots_stride: Scalar, kv_heads: Scalar,
-    scale: Scalar, softcap: Scalar, window: Scalar,
-    HEAD_DIM: constexpr, GROUP: constexpr, OWN_KEYS: constexpr, PLACED: constexpr, RESUMED: constexpr,
+    scale: Scalar, softcap: Scalar, window: Scalar, stretch: Scalar, pieces: Scalar, states: Scalar,
+    HEAD_DIM: constexpr, GROUP: constexpr, OWN_KEYS: constexpr, SPLIT: constexpr, PLACED: constexpr, RESUMED: constexpr,
     PAGED: constexpr, CAUSAL: constexpr, WINDOW: constexpr, CAPPED: constexpr, SCALED: constexpr, COMPUTE: constexpr,
     BLOCK_M: constexpr, BLOCK_N: constexpr, BLOCK_D: constexpr,
 ) -> None:  # fmt: skip
     """OWN_KEYS: the keys are the packed tokens of the row itself, and key_starts, key_lengths are not read.
 
     PLACED: query i is token places[i]. RESUMED: out and lse hold an attention over other keys, which these join.
+    SPLIT: axis 0 also counts `pieces` of `stretch` keys each, whose states stand `states` apart in out and lse.
     """
-    row, kv_head = tl.program_id(0), tl.program_id(1)
+    row, kv_head, piece = tl.program_id(0), tl.program_id(1), 0
+    if SPLIT:
+        piece, row = row % pieces, row // pieces
     block = tl.num_programs(2) - 1 - tl.program_id(2)  # a causal row's last queries are the most work: first
     first_query = tl.load(query_starts + row)
     queries = tl.load(query_ends + row) - first_query
@@ -178,9 +181,13 @@ def attention_kernel(
     start, length = first_query, queries
     if not OWN_KEYS:
         start, length = tl.load(key_starts + row), tl.load(key_lengths + row)
+    if SPLIT:
+        start, length = start + piece * stretch, tl.maximum(tl.minimum(length - piece * stretch, stretch), 0)
     query_at = local + (length - queries)
     if WINDOW and not (CAUSAL or OWN_KEYS):
         query_at = tl.load(positions + token, mask=real, other=0) - tl.load(key_positions + row)
+        if SPLIT:
+            query_at -= piece * stretch
     first, last = tl.min(tl.where(real, query_at, 1 << 30)), tl.max(tl.where(real, query_at, -1))
     inside = real[:, None] & (channel < HEAD_DIM)[None, :]
     query = tl.load(q + token[:, None] * q_stride + head[:, None] * HEAD_DIM + channel, mask=inside, other=0.0)
@@ -189,6 +196,8 @@ def attention_kernel(
         slots + row.to(tl.int64) * slots_stride, start, length, k_stride, v_stride, kv_heads,
     )  # fmt: skip
     at = token * kv_heads * GROUP + head
+    if SPLIT:
+        at += states.to(tl.int64) * piece
     state = _begin(out, lse, at, channel, real, inside, HEAD_DIM, RESUMED, SCALED, BLOCK_M, BLOCK_D)
     result, log_sum = _attend(
         query.to(COMPUTE), query_at, first, last, state, keys, (scale, softcap, window),

@@ -94,16 +94,18 @@ def attention(head_dim: int, quantised: bool, queries: int) -> None:
         packed_attention(q, k, v, bounds, max_length=queries, scale=0.1, window=512, softcap=50.0)
     group, rows = QueryRows(one, one, queries, integers(2048)), QueryRows.packed(bounds, queries)
     state = torch.empty_like(q, memory_format=torch.contiguous_format), floats(2048, heads)
-    prefix_attention(q, on, QueryRows.packed(starts, queries), one, one, scale=0.1)
+    prefix_attention(q, on, QueryRows.packed(starts, queries), one, one, max_length=2048, scale=0.1)
     for slots in (integers(64, 4096), integers(64)):
         for window, softcap in ((None, None), (512, 50.0)):
             paged_attention(q, on, rows, slots, integers(64), scale=0.1, window=window, softcap=softcap, into=state)
     positions = integers(2048)
-    for window, softcap in ((None, None), (512, 50.0)):
-        prefix_attention(
-            q, on, group, one, one, scale=0.1, window=window, softcap=softcap, positions=positions, key_positions=one,
-            joined=state,
-        )  # fmt: skip
+    many = QueryRows(integers(256), integers(256), queries, integers(2048))  # enough programs, so not split over keys
+    for asked, keys in ((group, one), (many, integers(256))):
+        for window, softcap in ((None, None), (512, 50.0)):
+            prefix_attention(
+                q, on, asked, keys, keys, max_length=2048, scale=0.1, window=window, softcap=softcap,
+                positions=positions, key_positions=keys, joined=state,
+            )  # fmt: skip
 
 
 def decodes(head_dim: int, quantised: bool, dense: bool) -> None:
@@ -126,7 +128,7 @@ def joins() -> None:
 def merges() -> None:
     for head_dim, (heads, _) in KV_HEADS.items():
         state = halves(4096, heads, head_dim), floats(4096, heads)
-        merge_states(*state, *state)
+        merge_states(*state, floats(4, 4096, heads, head_dim), floats(4, 4096, heads))
 
 
 def samples(every: bool) -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 
+from dql.kernels import attention
 from dql.kernels.attention import QueryRows, packed_attention, paged_attention, prefix_attention
 from dql.kernels.decode_attention import decode_attention
 from dql.kernels.kv_cache import KVCache
@@ -116,7 +117,7 @@ def test_prefix_groups(
         )
     state = prefix_attention(
         q.to(device), moved(cache, device), QueryRows.packed(integers(*bounds).to(device), 3),
-        integers(*starts).to(device), integers(*lengths).to(device), scale=SCALE, window=rule.window,
+        integers(*starts).to(device), integers(*lengths).to(device), max_length=33, scale=SCALE, window=rule.window,
         softcap=rule.softcap,
         positions=positions.to(device), key_positions=integers(*bases).to(device),
     )  # fmt: skip
@@ -167,10 +168,19 @@ def test_paged_chunks_and_decode(
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
 @pytest.mark.parametrize("cached", ["float", "fp8"])
+@pytest.mark.parametrize("split", [False, True], ids=["whole", "split"])
 def test_dense_runs_of_scattered_rows_joined_by_what_they_share(
-    device: str, product_dtype: torch.dtype, random: torch.Generator, rule: Rule, cached: str
+    device: str,
+    product_dtype: torch.dtype,
+    random: torch.Generator,
+    rule: Rule,
+    cached: str,
+    split: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Two chunks with a gap between them and a decoding row, each over a run of its own; two then read a prefix too."""
+    monkeypatch.setattr(attention, "MIN_BLOCKS", 1)
+    monkeypatch.setattr(attention, "processors", lambda: 64 if split else 1)
     cache = filled_cache(rule.head_dim, product_dtype if cached == "float" else torch.float8_e4m3fn, random)
     q = torch.randn(12, HEADS, rule.head_dim, generator=random).to(product_dtype)
     prefix, first = 21, torch.tensor([21, 2, 30])  # slots 0…20 are shared; each row's own run begins at `first`
@@ -204,7 +214,8 @@ def test_dense_runs_of_scattered_rows_joined_by_what_they_share(
     places = sent(0, 1, 2, 3, 4, 11)
     positions = sent(*range(prefix + 12, prefix + 17), 0, 0, 0, 0, 0, 0, prefix + 17)
     prefix_attention(
-        queries, on, QueryRows(sent(0), sent(6), 6, places), sent(0), sent(prefix), positions=positions,
+        queries, on, QueryRows(sent(0), sent(6), 6, places), sent(0), sent(prefix), max_length=prefix,
+        positions=positions,
         key_positions=sent(0), joined=(out, lse), scale=SCALE,
         softcap=rule.softcap, window=rule.window,
     )  # fmt: skip
@@ -252,10 +263,15 @@ def test_cascade_equals_attention_over_the_whole_text(
         )
     on = q.to(device)
     whole = QueryRows.packed(integers(0, own).to(device), own), integers(3).to(device), integers(prefix).to(device)
-    shared = prefix_attention(on, moved(cache, device), *whole, scale=SCALE)
+    shared = prefix_attention(on, moved(cache, device), *whole, max_length=prefix, scale=SCALE)
     state = packed_attention(on, k.to(device), v.to(device), offsets.to(device), max_length=9, scale=SCALE)
-    merged = merge_states(*shared, *state)
+    unseen = torch.full_like(state[0], torch.nan), torch.full_like(state[1], -torch.inf)
+    merged = state[0].clone(), state[1].clone()
+    merge_states(*merged, *(torch.stack(both) for both in zip(unseen, shared, strict=True)))
     check(merged, (torch.cat([row[0] for row in expected]), torch.cat([row[1] for row in expected])))
-    nothing = torch.zeros_like(state[0]), torch.full_like(state[1], -torch.inf)
-    check(merge_states(*nothing, *merged), (double(merged[0]), double(merged[1])))
-    assert not merge_states(*nothing, *nothing)[0].any()
+    first = unseen[0].clone(), unseen[1].clone()
+    merge_states(*first, merged[0][None], merged[1][None])
+    check(first, (double(merged[0]), double(merged[1])))
+    nothing = unseen[0].clone(), unseen[1].clone()
+    merge_states(*nothing, unseen[0][None], unseen[1][None])
+    assert not nothing[0].any() and bool(nothing[1].isneginf().all())
