@@ -58,7 +58,7 @@ CONFIGS: Mapping[tuple[str, str, int], Config] = {
             "long d64": Config({"BLOCK_M": 128, "BLOCK_N": 64}, num_warps=8, num_stages=3),
             "long d128": Config({"BLOCK_M": 128, "BLOCK_N": 64}, num_warps=8, num_stages=3),
             "long d256": Config({"BLOCK_M": 128, "BLOCK_N": 32}, num_warps=8, num_stages=2),
-            "short d64 fp8": Config({"BLOCK_M": 64, "BLOCK_N": 64}, num_warps=4, num_stages=3),
+            "short d64 fp8": Config({"BLOCK_M": 64, "BLOCK_N": 32}, num_warps=4, num_stages=3),
             "short d128 fp8": Config({"BLOCK_M": 64, "BLOCK_N": 32}, num_warps=4, num_stages=3),
             "short d256 fp8": Config({"BLOCK_M": 64, "BLOCK_N": 32}, num_warps=8, num_stages=2),
             "long d64 fp8": Config({"BLOCK_M": 128, "BLOCK_N": 64}, num_warps=8, num_stages=3),
