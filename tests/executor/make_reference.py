@@ -24,9 +24,13 @@ FIXTURES = Path(__file__).parent / "fixtures"
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """How a model is asked: control text before and after `characters` of each row, and after each label."""
+    """How a model is asked: control text before and after `characters` of each row, and after each label.
+
+    scored: rows that labels are scored for, every fifth from the shortest on.
+    """
 
     rows: int
+    scored: int
     characters: int
     new_tokens: int
     head: str
@@ -38,6 +42,7 @@ class Reference:
 REFERENCES: Mapping[str, Reference] = {
     "smollm2": Reference(
         rows=200,
+        scored=40,
         characters=300,
         new_tokens=16,
         head="<|im_start|>user\nSay in one sentence what this Python code is for.\n",
@@ -45,7 +50,7 @@ REFERENCES: Mapping[str, Reference] = {
         end="<|im_end|>",
     ),
     "gemma3-270m": Reference(
-        rows=100, characters=80, new_tokens=6, head="<bos>Python function: ", tail="\nSummary:", end="<eos>"
+        rows=100, scored=10, characters=80, new_tokens=6, head="<bos>Python function: ", tail="\nSummary:", end="<eos>"
     ),
 }
 
@@ -77,7 +82,7 @@ def write(name: str, reference: Reference) -> None:
     labels = [tokenizer.encode_control(label + reference.end) for label in reference.labels]
     peer = Transformers(model)
     tokens = np.stack(peer.generate_ids(prompts, reference.new_tokens))
-    scores = np.stack(peer.score(prompts[::5], [label.tolist() for label in labels]))
+    scores = np.stack(peer.score(prompts[::5][: reference.scored], [label.tolist() for label in labels]))
     np.savez_compressed(
         FIXTURES / f"{name}.npz",
         prompts=np.concatenate(prompts).astype(np.int32),
