@@ -11,6 +11,7 @@ from dql.planner.hardware import BYTES_PER_VALUE, Floats, Kind, cpu_precisions
 from dql.planner.physical import Placement
 from dql.planner.workload import Workload
 
+INT4_GROUP = 128  # inputs that share a scale
 _HEAD_CHUNK = 4096  # vocabulary columns of the logits that exist at once
 
 
@@ -65,12 +66,21 @@ def peak(parts: Iterable[tuple[str, Memory]]) -> Floats:
 
 
 def matrix_bytes(shape: ModelShape, weights: str, kind: Kind) -> float:
-    """Bytes of the matrices of all layers in a precision; int8 on the CPU leaves some of them wider."""
+    """Bytes of the matrices of all layers in a precision, those counted that it leaves wider.
+
+    int8 on the CPU leaves the output and down projections; int4 leaves what has no whole groups of inputs.
+    """
+    value, hidden = BYTES_PER_VALUE[weights], shape.hidden_size
+    below_norms = (hidden, shape.query_size + 2 * shape.kv_size + 2 * shape.intermediate_size)  # inputs, outputs
+    others = ((shape.query_size, hidden), (shape.intermediate_size, hidden))
+    wide, wide_value = 0, value
     if kind == "cpu" and weights == "int8" and shape.causal:
-        wide = shape.num_layers * shape.hidden_size * (shape.query_size + shape.intermediate_size)
-        value = BYTES_PER_VALUE["bf16" if "bf16" in cpu_precisions() else "fp32"]
-        return shape.layer_parameters + wide * (value - 1)
-    return shape.layer_parameters * BYTES_PER_VALUE[weights]
+        wide = sum(inputs * count for inputs, count in others)
+        wide_value = BYTES_PER_VALUE["bf16" if "bf16" in cpu_precisions() else "fp32"]
+    elif weights == "int4":
+        wide = sum(inputs * count for inputs, count in (below_norms, *others) if inputs % INT4_GROUP)
+        wide_value = BYTES_PER_VALUE["bf16"]
+    return shape.layer_parameters * value + shape.num_layers * wide * (wide_value - value)
 
 
 def end_bytes(shape: ModelShape, weights: str, kind: Kind, *, whole: bool = True) -> float:

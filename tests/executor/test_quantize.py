@@ -22,9 +22,10 @@ from dql.kernels.fused_cpu import attend_dense
 from dql.kernels.kv_cache import KVCache
 from dql.kernels.language import interpreting, triton
 from dql.kernels.layout import FP8
-from dql.kernels.quantize import dequantize_int4, encode, quantize_int4
+from dql.kernels.quantize import GROUP, dequantize_int4, encode, quantize_int4
 from dql.models import Model, open_model
 from dql.planner.hardware import cpu_precisions
+from dql.planner.memory import INT4_GROUP, matrix_bytes
 from tests.models.tiny import TinySizes, tiny_model
 
 CPU = torch.device("cpu")
@@ -121,6 +122,29 @@ def test_smoothing_leaves_the_model_what_it_is(model: Model) -> None:
         return decoder.forward(PackedTokens(IDS, at, at, at), cache, lambda q, cache, window: q.flatten(1))
 
     assert off(last(moved), last(weights)) < 1e-5
+
+
+@pytest.mark.skipif(interpreting(), reason="nothing of Triton is in it")
+@pytest.mark.parametrize("weights", ["bf16", *CODES])
+@pytest.mark.parametrize("hidden_size", [128, 96])
+def test_planned_bytes_are_those_that_are_held(tmp_path: Path, weights: str, hidden_size: int) -> None:
+    sizes = TinySizes(hidden=hidden_size, layers=1, intermediate=256)
+    model = open_model(tiny_model(tmp_path, sizes), name="tiny", uri="tiny")
+    layout: Layout = DenseLayout(CPU, torch.bfloat16) if weights == "bf16" else CodesLayout(CPU, weights)
+    decoder = Decoder(model.shape, open_weights(model), context=64, layout=layout)
+    (layer,) = decoder._layers
+    held = sum(_bytes(x) for x in (layer.qkv, layer.o, layer.gated, layer.down))
+    assert INT4_GROUP == GROUP
+    planned = matrix_bytes(model.shape, weights, "cuda")
+    assert planned <= held <= planned * 1.05  # a scale per output beside 8-bit codes
+
+
+def _bytes(value: object) -> int:
+    """Bytes of all tensors below an object."""
+    if isinstance(value, torch.Tensor):
+        return value.nbytes
+    names = getattr(value, "__slots__", None) or getattr(value, "__dict__", ())
+    return sum(_bytes(getattr(value, name)) for name in names)
 
 
 @pytest.mark.skipif(interpreting() or not int8_works(), reason="no int8 product of oneDNN")
