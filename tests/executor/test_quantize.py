@@ -143,7 +143,7 @@ def _bytes(value: object) -> int:
     """Bytes of all tensors below an object."""
     if isinstance(value, torch.Tensor):
         return value.nbytes
-    names = getattr(value, "__slots__", None) or getattr(value, "__dict__", ())
+    names: tuple[str, ...] = getattr(value, "__slots__", ()) or tuple(getattr(value, "__dict__", ()))
     return sum(_bytes(getattr(value, name)) for name in names)
 
 
