@@ -180,6 +180,7 @@ def test_right_guesses_save_steps_and_wrong_ones_change_nothing(
     asked = [Request(i, np.array([i, 7, 9], np.int32), Generate(40)) for i in range(3, 6)]
     expected = answers(plain, asked)
     truth = {i: expected[i].tokens for i in range(3, 6)}
+    monkeypatch.setattr(engine_module, "FREE", {"cpu": 16})
     monkeypatch.setattr(engine_module, "OwnText", lambda: Oracle(truth, wrong))
     engine = load(model)
     for id, answer in answers(engine, asked).items():
