@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -9,7 +10,9 @@ from numpy.typing import ArrayLike
 from dql.models.shape import ModelShape
 from dql.planner.hardware import BYTES_PER_VALUE, Floats, Kind, cpu_precisions
 from dql.planner.physical import Placement
-from dql.planner.workload import Workload
+
+if TYPE_CHECKING:  # the engine reckons with these sums too, where nothing that reads tables is installed
+    from dql.planner.workload import Workload
 
 INT4_GROUP = 128  # inputs that share a scale
 _HEAD_CHUNK = 4096  # vocabulary columns of the logits that exist at once
@@ -28,7 +31,7 @@ class Memory:
         return self.weights + self.kv_cache + self.activations
 
 
-def kv_slots(work: Workload, max_rows: ArrayLike, step_tokens: ArrayLike) -> Floats:
+def kv_slots(work: "Workload", max_rows: ArrayLike, step_tokens: ArrayLike) -> Floats:
     """Token slots that a run needs: the shared run, and every row in flight at its longest."""
     in_flight = np.asarray(max_rows, np.float64)
     if not work.decodes:
@@ -39,7 +42,7 @@ def kv_slots(work: Workload, max_rows: ArrayLike, step_tokens: ArrayLike) -> Flo
 
 def memory(
     shape: ModelShape,
-    work: Workload,
+    work: "Workload",
     placement: Placement,
     max_rows: ArrayLike,
     step_tokens: ArrayLike,
