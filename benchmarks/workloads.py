@@ -8,6 +8,7 @@ from benchmarks.tables import GUIDELINES
 from dql.executor.progress import Tracker
 from dql.grammar.ast import QueryStatement
 from dql.grammar.parser import parse
+from dql.planner.physical import Placement
 from dql.planner.plan import Planned
 from dql.session import Session
 from dql.statements import Call, plan
@@ -75,7 +76,7 @@ def planned(session: Session, workload: Workload, seed: int) -> tuple[Planned, C
 
 def forget(session: Session) -> None:
     """Let the engine drop the beginnings of prompts that it kept, so that the next run computes its own."""
-    session.runtime.engine(session.model, "fp32", "fp32", Tracker()).pool.clear()
+    session.runtime.engine(session.model, Placement(), Tracker()).pool.clear()
 
 
 def texts(workload: Workload, seed: int) -> pa.Table:

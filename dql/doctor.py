@@ -11,6 +11,7 @@ from pathlib import Path
 
 from dql.config import Config
 from dql.errors import DqlError
+from dql.planner.devices import cuda_devices, torch_has_cuda
 from dql.sanitize import sanitize_cell
 
 _PACKAGES = (
@@ -57,6 +58,7 @@ def examine(environ: dict[str, str] | None = None) -> Iterator[Finding]:
     yield _cores()
     yield _memory()
     yield _guarded("machine", "devices", _devices)
+    yield from _unused()
     try:
         config = Config.load(os.environ if environ is None else environ)
     except DqlError as error:
@@ -122,6 +124,21 @@ def _devices() -> str:
         return "cpu"
     seen = [torch.cuda.get_device_properties(i) for i in range(count)]
     return ", ".join(f"cuda:{i} {d.name} {d.total_memory / _GIB:.0f} GiB" for i, d in enumerate(seen))
+
+
+def _unused() -> Iterator[Finding]:
+    """What keeps the GPUs that the driver shows from being used, where something does."""
+    devices = cuda_devices()
+    if not devices:
+        return
+    if not torch_has_cuda():
+        what = f"{devices[0].name} is not used: this torch was built without CUDA, or Triton is missing"
+        yield Finding("machine", "queries run on", "cpu", f"{what}; pip install torch triton")
+    elif (lacks := devices[0].lacks) is not None:
+        yield Finding("machine", "queries run on", f"cpu; {devices[0].name} is not used: {lacks}")
+    else:
+        more = f" (1 of {len(devices)})" if len(devices) > 1 else ""
+        yield Finding("machine", "queries run on", f"{devices[0].name}{more}")
 
 
 def _guarded(section: str, name: str, look: Callable[[], str]) -> Finding:

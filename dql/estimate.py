@@ -21,7 +21,7 @@ from dql.models.registry import Registry
 from dql.planner.candidates import PricedCall
 from dql.planner.contract import Contract
 from dql.planner.guess import guessed
-from dql.planner.hardware import Hardware, hardware_named
+from dql.planner.hardware import Hardware, Kind, hardware_named
 from dql.planner.infeasible import infeasible
 from dql.planner.physical import CallExec, InferExec, QueryPlan
 from dql.planner.plan import Planned
@@ -69,7 +69,7 @@ class Estimate:
 
     choice: None where nothing could be counted, or no model runs. notes: why a call has no figures, or how it takes
     part in a cascade. thresholds: of cascades, by their parameter. quality: what is certain of the answers. evidence:
-    what engines were asked already.
+    what engines were asked already. kind: of the device that the query is planned for.
     """
 
     planned: Planned
@@ -80,6 +80,7 @@ class Estimate:
     thresholds: Mapping[str, float] = field(default_factory=dict)
     quality: tuple[str, ...] = ()
     evidence: "EngineEvidence | None" = None
+    kind: Kind = "cpu"
 
 
 def estimate(
@@ -121,7 +122,8 @@ def _estimate(
     """`estimate` where models are settled."""
     contract = planned.contract
     asks = bool(contract.bounds) or contract.objective != Contract().objective
-    query = judge.reference(planned.query, session.machine.hardware() if on is None else hardware_named(on))
+    hardware = _hardware(planned.query, contract, session, on)
+    query = judge.reference(planned.query, hardware)
     counting = _Counting(session, params, contract, _RUN_BUDGET if running and not asks else BUDGET)
     counting.count(query, rows)
 
@@ -130,7 +132,7 @@ def _estimate(
         alone.add(replace(node, calls=(call,)))
         return next(iter(alone.priced()), None)
 
-    found = Estimate(planned, counting.statistics, counting.notes, counting.frames)
+    found = Estimate(planned, counting.statistics, counting.notes, counting.frames, kind=hardware.kind)
     settled, proven = Settled(), Proven()
     for ask in (False, True) if judge.may_ask else (False,):  # a contract that nothing keeps fails before any call
         if ask and not (settled.open or proven.open):
@@ -139,11 +141,11 @@ def _estimate(
         notes = {**counting.notes, **settled.notes}
         found = replace(found, notes=notes, thresholds=settled.thresholds, quality=tuple(settled.promises))
         if not (calls := settled.of(counting.priced())):
-            _check_pinned(contract, on, session)
+            _check_pinned(contract, hardware, what_if=on is not None)
             continue
-        found = replace(found, choice=_choose(calls, contract, session, on))
+        found = replace(found, choice=_choose(calls, contract, session, hardware))
         if on is None:
-            choose = partial(_choose, calls, contract, session, on)
+            choose = partial(_choose, calls, contract, session, hardware)
             proven, choice = judge.precisions(query, found, choose, ask=ask)
             found = replace(found, choice=choice, quality=(*found.quality, *proven.lines))
         if strict and found.choice and not found.choice.best.feasible and not contract.setting("best_effort"):
@@ -270,18 +272,28 @@ def _choose(
     calls: list[PricedCall],
     contract: Contract,
     session: Surroundings,
-    on: str | None,
+    hardware: Hardware,
     agreement: Mapping[str, float] | None = None,
 ) -> Choice:
-    if on is not None:
-        price = session.config.price_per_hour or None
-        return session.choices.of(calls, hardware_named(on, price), contract, what_if=True)
+    if hardware.shipped:
+        return session.choices.of(calls, hardware, contract, what_if=True)
     machine = session.machine
-    choice = session.choices.of(_refined(calls, machine.hardware(), session), machine.hardware(), contract, agreement)
-    if machine.lacks(call.shape for call in calls) and _worth_measuring(choice):
+    choice = session.choices.of(_refined(calls, hardware, session), hardware, contract, agreement)
+    measurable = hardware.kind == "cpu" and machine.lacks(call.shape for call in calls)
+    if measurable and _worth_measuring(choice):
         hardware = machine.measure(session.runtime, dict.fromkeys(call.shape for call in calls))
         choice = session.choices.of(_refined(calls, hardware, session), hardware, contract, agreement)
     return choice
+
+
+def _hardware(query: QueryPlan, contract: Contract, session: Surroundings, on: str | None) -> Hardware:
+    """The named machine, or the part of this one that the query's models run on."""
+    if on is not None:
+        return hardware_named(on, session.config.price_per_hour or None)
+    calls = (call for node in infer_nodes(query.root) for call in node.calls if call.op != "count_tokens")
+    names = {name for call in calls for name in (call.model, call.draft) if name is not None}
+    known = [session.registry.resolve(name).shape for name in sorted(names) if session.registry.installed(name)]
+    return session.machine.hardware_for(known, contract)
 
 
 def _refined(calls: list[PricedCall], hardware: Hardware, session: Surroundings) -> list[PricedCall]:
@@ -309,9 +321,8 @@ def _worth_measuring(choice: Choice) -> bool:
     return False
 
 
-def _check_pinned(contract: Contract, on: str | None, session: Surroundings) -> None:
+def _check_pinned(contract: Contract, hardware: Hardware, *, what_if: bool) -> None:
     """Complain about settings that cannot run even where nothing could be counted."""
-    hardware = hardware_named(on) if on is not None else session.machine.hardware()
     if contract.bound("cost") is not None and hardware.price is None:
         raise ConfigError("a bound on cost needs a price", hint="set DQL_PRICE_PER_HOUR to this machine's USD per hour")
-    space_of(hardware, contract, what_if=on is not None)
+    space_of(hardware, contract, what_if=what_if)

@@ -106,6 +106,7 @@ def explanation_of(
         measured or {},
         seconds,
         found.quality,
+        found.kind,
     )
 
 
@@ -138,7 +139,7 @@ def remember(run: "Run", found: Estimate, session: Surroundings, text: str) -> N
             CallRecord(
                 template=template_key(call, key := model_key(session, call.model)),
                 model=key,
-                hardware=hardware_key(hardware, placement(found.planned.contract, choice).weights),
+                hardware=hardware_key(hardware, placement(found.planned.contract, choice, found.kind).weights),
                 decodes=call.op == "generate",
                 modelled=modelled(choice, call.out, measured[call.out]),
                 seconds=measured[call.out].seconds,

@@ -48,7 +48,7 @@ class Judge:
         precision = reference_of(hardware, self.contract)
         if self.contract.bound("quality") is None:
             precision = space.weights[0]  # perhaps pinned
-        place = settled(Placement(weights=precision, kv_cache=space.kv_cache[0]), self.contract)
+        place = settled(Placement(weights=precision, kv_cache=space.kv_cache[0], device=hardware.kind), self.contract)
         return placed(with_thresholds(query, {}, _ASKED), place)
 
     def cascades(
@@ -113,7 +113,7 @@ class Judge:
         place, model = call.placement, self.session.registry.resolve(call.model)
         asks = call.op, call.template, call.bare, call.labels, call.multi, call.low, call.high, call.type
         told = call.system, call.instruction, call.examples, call.calibrate, call.decoding
-        return model.digest, place.weights, place.kv_cache, asks, told
+        return model.digest, place.device, place.weights, place.kv_cache, asks, told
 
     def _prover(self, found: "Estimate", reference: str, share: float, *, ask: bool) -> Prover:
         evidence = self.asked if ask else None

@@ -36,11 +36,13 @@ _QUERY = 120  # characters of a query shown
 
 
 def hardware_rows(machine: Machine) -> list[tuple[object, ...]]:
-    """This machine first, then the shipped profiles that EXPLAIN (ON …) takes."""
-    here = machine.hardware()
-    stale = machine.stale()
-    notes = here.notes if stale is None else f"{here.notes}; the stored profile is stale: {stale} (dql calibrate)"
-    return [_hardware(here, True, notes), *(_hardware(h, False, h.notes) for h in map(hardware_named, shipped()))]
+    """This machine first, its GPU before its CPU, then the shipped profiles that EXPLAIN (ON …) takes."""
+    used, cpu, stale = machine.hardware(), machine.cpu(), machine.stale()
+    notes = cpu.notes if stale is None else f"{cpu.notes}; the stored profile is stale: {stale} (dql calibrate)"
+    if used.kind == "cpu" and machine.devices:
+        notes += f"; {machine.devices[0].name} is not used: {machine.devices[0].lacks}"
+    gpu = [] if used.kind == "cpu" else [_hardware(used, True, used.notes)]
+    return [*gpu, _hardware(cpu, True, notes), *(_hardware(h, False, h.notes) for h in map(hardware_named, shipped()))]
 
 
 def _hardware(hardware: Hardware, here: bool, notes: str) -> tuple[object, ...]:

@@ -145,7 +145,7 @@ def begin(planned: Planned, call: Call) -> "tuple[Run, Estimate]":
         _check_folder(policy.rejects, None)
     found = estimate(planned, call.session, call.params, running=True, progress=call.progress)
     query = with_thresholds(found.planned.query, found.thresholds, ALONE)
-    query = placed(query, placement(planned.contract, found.choice))
+    query = placed(query, placement(planned.contract, found.choice, found.kind))
     run = call.session.runtime.start(query, policy, call.params, call.progress)
     if found.evidence is not None:
         found.evidence.teach(run.context)

@@ -128,8 +128,8 @@ class _Asking:
 
     def _run(self, requests: list[Request]) -> None:
         context, place, draft = self._context, self._call.placement, self._call.draft
-        engine = context.models.engine(self._call.model, place.weights, place.kv_cache)
-        guessing = None if draft is None else context.models.engine(draft, place.weights, place.kv_cache)
+        engine = context.models.engine(self._call.model, place)
+        guessing = None if draft is None else context.models.engine(draft, place)
         context.tracker.phase("running", ", ".join(inquiry.call.label for inquiry in self._inquiries))
         before, began = replace(engine.counters), perf_counter()
         timeout = context.policy.row_timeout

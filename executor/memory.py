@@ -63,7 +63,7 @@ def plan_memory(shape: ModelShape, options: EngineOptions, free: int) -> MemoryP
     kv = options.kv_bytes
     if kv is None:
         enough = options.max_rows * options.context_of(shape) * per_token
-        kv = max(per_token, min(int((free - weights - activations) * _KV_SHARE[kind]), enough))
+        kv = max(per_token, min(int((free - weights - activations) * _KV_SHARE[kind] * options.kv_share), enough))
     if kv < per_token:
         raise ConfigError(f"{kv} bytes of KV cache hold not one token of {per_token} bytes")
     return MemoryPlan(weights, kv, activations, free, kv // per_token, options.step_tokens)

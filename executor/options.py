@@ -16,7 +16,8 @@ class EngineOptions:
     """Settings of a loaded engine. Raises ConfigError for what cannot work.
 
     device: 'cpu' or 'cuda[:n]'. weights, kv_cache: their precisions, 'fp32' or what the device offers. kv_bytes: memory
-    for keys and values; None: a quarter of what is free.
+    for keys and values; None: a quarter of what is free,
+    nine tenths on a GPU, and of that kv_share, where other engines take the rest.
     step_tokens: most tokens of one step. max_rows: most rows decoding at once. window: requests planned together, for
     equal requests and shared prefixes, and window_tokens about the most tokens of these. context: most tokens of a
     prompt and its answer; None: the model's own bound. row_timeout: seconds after which a row that still runs is given
@@ -29,6 +30,7 @@ class EngineOptions:
     weights: str = "fp32"
     kv_cache: str = "fp32"
     kv_bytes: int | None = None
+    kv_share: float = 1.0
     step_tokens: int = 1024
     max_rows: int = 256
     window: int = 4096
@@ -47,6 +49,8 @@ class EngineOptions:
         for name in ("step_tokens", "max_rows", "window", "window_tokens"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if not 0 < self.kv_share <= 1:
+            raise ConfigError(f"kv_share must lie between 0 and 1, not {self.kv_share}")
         for name in ("kv_bytes", "context"):
             value = getattr(self, name)
             if value is not None and value < 1:

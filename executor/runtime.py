@@ -9,12 +9,14 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 
 from dql.catalog import Catalog
+from dql.errors import OutOfMemoryError
 from dql.executor import calibrate
 from dql.executor.context import Context
 from dql.executor.engine import Engine
 from dql.executor.evidence import EngineEvidence
 from dql.executor.operators import execute
 from dql.executor.options import EngineOptions
+from dql.executor.placed import check_cuda, free_cuda, options_for
 from dql.executor.progress import Progress, Tracker
 from dql.executor.rejected import Rejected, batches
 from dql.executor.sink import AtomicFile, check_columns, checked_options, file_format
@@ -26,7 +28,7 @@ from dql.models.shape import ModelShape
 from dql.planner.explain_cost import Promise
 from dql.planner.hardware import Hardware
 from dql.planner.hardware import Progress as Measuring
-from dql.planner.physical import ErrorPolicy, QueryPlan
+from dql.planner.physical import ErrorPolicy, Placement, QueryPlan
 from dql.planner.statistics import infer_nodes
 
 _LOADED = 2  # engines kept; a third takes the place of the one unused longest
@@ -128,7 +130,7 @@ class Runtime:
         self._catalog = catalog
         self._threads = threads
         self._models: dict[str, Model] = {}
-        self._engines: OrderedDict[tuple[str, str, str], Engine] = OrderedDict()
+        self._engines: OrderedDict[tuple[str, str, str, str], Engine] = OrderedDict()
 
     def start(
         self,
@@ -139,7 +141,7 @@ class Runtime:
     ) -> Run:
         """A run that begins when its batches are read."""
         tracker = Tracker(listen)
-        models = _Models(self, tracker)
+        models = _Models(self, tracker, max(1, len(_engines_of(plan))))
         rejects = AtomicFile(policy.rejects, file_format(policy.rejects), {}) if policy.rejects is not None else None
         context = Context(self._catalog, models, dict(params), policy, tracker, threading.Event())
         return Run(plan, context, rejects)
@@ -153,7 +155,7 @@ class Runtime:
     ) -> EngineEvidence:
         """Answers to samples of rows, for planning; `cancelled` stops it from any thread."""
         tracker = Tracker(listen)
-        models = _Models(self, tracker)
+        models = _Models(self, tracker, _LOADED)  # the reference and what is compared with it
         return EngineEvidence(Context(self._catalog, models, dict(params), policy, tracker, cancelled))
 
     def measure(self, base: Hardware, shape: ModelShape, *, thorough: bool, progress: Measuring | None) -> Hardware:
@@ -180,17 +182,35 @@ class Runtime:
             self._models[name] = self._registry.resolve(name)
         return self._models[name]
 
-    def engine(self, name: str, weights: str, kv_cache: str, tracker: Tracker) -> Engine:
-        """The model's engine in this precision, loaded if need be. Raises UnsupportedError where there is none."""
-        key = name, weights, kv_cache
+    def engine(self, name: str, placement: Placement, tracker: Tracker, sharing: int = 1) -> Engine:
+        """The model's engine in this placement, loaded if need be, with memory for `sharing` of them on a GPU.
+
+        Raises UnsupportedError where there is none.
+        """
+        key = name, placement.device, placement.weights, placement.kv_cache
         if key not in self._engines:
             model = self.model(name, tracker)
-            tracker.phase("loading", name if weights == "fp32" else f"{name} in {weights}")
+            tracker.phase("loading", name if placement.weights == "fp32" else f"{name} in {placement.weights}")
             while len(self._engines) >= _LOADED:
                 self._engines.popitem(last=False)
-            self._engines[key] = Engine.load(model, EngineOptions(weights=weights, kv_cache=kv_cache))
+            self._engines[key] = self._load(model, options_for(model.shape, placement, sharing))
         self._engines.move_to_end(key)
         return self._engines[key]
+
+    def _load(self, model: Model, options: EngineOptions) -> Engine:
+        """The model, on a GPU in the place of others that leave it too little memory."""
+        if options.device != "cpu":
+            check_cuda()
+        try:
+            return Engine.load(model, options)
+        except OutOfMemoryError:
+            held = [key for key, engine in self._engines.items() if engine.options.device != "cpu"]
+            if options.device == "cpu" or not held:
+                raise
+            for key in held:
+                del self._engines[key]
+        free_cuda()
+        return Engine.load(model, options)
 
     def cancel(self) -> None:
         """Stop every engine's open runs within a step, from any thread."""
@@ -210,12 +230,19 @@ class _Models:
 
     runtime: Runtime
     tracker: Tracker
+    engines: int  # that the run needs
 
     def model(self, name: str) -> Model:
         return self.runtime.model(name, self.tracker)
 
-    def engine(self, name: str, weights: str, kv_cache: str) -> Engine:
-        return self.runtime.engine(name, weights, kv_cache, self.tracker)
+    def engine(self, name: str, placement: Placement) -> Engine:
+        return self.runtime.engine(name, placement, self.tracker, self.engines)
+
+
+def _engines_of(plan: QueryPlan) -> set[tuple[str, str]]:
+    """Models and their precisions that a plan asks."""
+    calls = (call for node in infer_nodes(plan.root) for call in node.calls if call.op != "count_tokens")
+    return {(name, call.placement.weights) for call in calls for name in (call.model, call.draft) if name is not None}
 
 
 def _show_pull(tracker: Tracker, name: str, state: PullProgress) -> None:

@@ -9,6 +9,7 @@ from dql.grammar.unparse import to_sql
 from dql.planner.cascading import SURE_ANSWER, reads_threshold
 from dql.planner.contract import Contract
 from dql.planner.explain_cost import Promise, call_lines, choice_lines, precisions, promises_of
+from dql.planner.hardware import Kind
 from dql.planner.logical import (
     Aggregate,
     Distinct,
@@ -42,7 +43,8 @@ class Explanation:
     """What EXPLAIN knows of one query beside its plan. Keys are the columns of the calls' answers.
 
     choice: the plan that was chosen and its figures. measured: what the calls did, where the query has run. seconds:
-    of the whole run. quality: what is certain of the answers.
+    of the whole run. quality: what is certain of the answers. kind: of the device
+    that it is planned for.
     """
 
     logical: LogicalPlan
@@ -56,6 +58,7 @@ class Explanation:
     measured: Mapping[str, Measured] = field(default_factory=dict)
     seconds: float | None = None
     quality: tuple[str, ...] = ()
+    kind: Kind = "cpu"
 
 
 def explain(found: Explanation, rewrites: bool = False) -> str:
@@ -171,7 +174,7 @@ def _call(call: InferCall, found: Explanation, names: Mapping[str, str], show: o
     if call.op == "generate" and counted is not None and found.choice is not None:
         rows = min(found.choice.best.placement.max_rows, counted.distinct)
         details.append(speculation_line(rows, found.choice.hardware.kind, call.draft))
-    weights, kv_cache = precisions(found.contract, found.choice)
+    weights, kv_cache = precisions(found.contract, found.choice, found.kind)
     return title, f"model {call.model} · {weights} weights · {kv_cache} KV", details
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from dql.planner.contract import Bound, Contract
 from dql.planner.cost import Cost
+from dql.planner.hardware import Kind
 from dql.planner.measured import Measured, row_seconds
 from dql.planner.placing import placement
 from dql.planner.search import Choice, Option
@@ -175,9 +176,9 @@ def placement_line(choice: Choice) -> str:
     return " · ".join([*parts, f"chunk {place.step_tokens:,}"])
 
 
-def precisions(contract: Contract, choice: Choice | None) -> tuple[str, str]:
+def precisions(contract: Contract, choice: Choice | None, kind: Kind) -> tuple[str, str]:
     """Precision of weights and KV cache, marked where pinned."""
-    place, pinned = placement(contract, choice), contract.pinned
+    place, pinned = placement(contract, choice, kind), contract.pinned
     return (
         place.weights + (" (pinned)" if "quantization" in pinned else ""),
         place.kv_cache + (" (pinned)" if "kv_cache" in pinned else ""),
@@ -190,7 +191,7 @@ def choice_lines(choice: Choice) -> list[str]:
     if (other := choice.next_best) is not None:
         line += f"; next best: {_headline(other, choice)}"
     hardware = choice.hardware
-    basis = hardware.notes if hardware.source == "measured" or hardware.kind == "cpu" else "datasheet figures"
+    basis = "datasheet figures" if hardware.shipped and hardware.kind != "cpu" else hardware.notes
     price = "" if choice.best.cost.usd is None else f" · {usd_text(choice.best.cost.usd)}"
     return [line, f"hardware: {hardware} · {basis}{price}"]
 

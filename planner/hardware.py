@@ -104,6 +104,11 @@ class Hardware:
             return f"{self.name} ({self.cores} core{'s' if self.cores != 1 else ''})"
         return self.name if self.devices == 1 else f"{self.name}:{self.devices}"
 
+    @property
+    def shipped(self) -> bool:
+        """Whether it is a profile of a machine that need not be here."""
+        return not self.versions
+
     def measured_for(self, precision: str, shape: ModelShape) -> bool:
         """Whether the operators were measured at this model's own shapes."""
         return f"{precision} {layer_key(shape)}" in self.operators
@@ -205,6 +210,11 @@ def this_cpu(threads: int) -> Hardware:
 def cpu_versions(threads: int) -> dict[str, str]:
     """What a measured profile holds for: it is stale where any of these differs."""
     return {"cpu": _cpu_model(), "threads": str(threads), "torch": _version("torch"), "dql": _version("dql-engine")}
+
+
+def gpu_versions() -> dict[str, str]:
+    """What stands beside a GPU's figures, which are not measured."""
+    return {"torch": _version("torch"), "dql": _version("dql-engine")}
 
 
 def cpu_precisions() -> tuple[str, ...]:

@@ -124,7 +124,7 @@ def _fewer_tokens(choice: Choice, bounds: list[Bound]) -> str | None:
 
 def _shorter(choice: Choice, count: int) -> Choice:
     calls = [replace(call, work=call.work.with_max_tokens(count)) for call in choice.calls]
-    return search(calls, choice.hardware, choice.contract, what_if=choice.hardware.kind != "cpu")
+    return search(calls, choice.hardware, choice.contract, what_if=choice.hardware.shipped)
 
 
 def _device(choice: Choice) -> str | None:

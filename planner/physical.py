@@ -5,6 +5,7 @@ placement on the engine. A plan of this kind can be printed, compared and sent e
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
+from dql.planner.hardware import Kind
 from dql.planner.logical import Decoding, Labels, Operator, Stage
 
 
@@ -12,10 +13,10 @@ from dql.planner.logical import Decoding, Labels, Operator, Stage
 class Placement:
     """How one call runs: one point of the search space.
 
-    prefix: 'tree' where what prompts begin with is computed once, 'none' where each prompt is computed whole. reuse:
-    equal prompts are answered once. max_rows: most rows decoding at once. step_tokens: most tokens of a step. kv_slots:
-    most KV slots of the run, None for as many as there are. deterministic: a row's answer does not depend on the batch,
-    to the last bit.
+    device: the kind of device that holds the model. prefix: 'tree' where what prompts begin with is computed once,
+    'none' where each prompt is computed whole. reuse: equal prompts are answered once. max_rows: most rows decoding at
+    once. step_tokens: most tokens of a step. kv_slots: most KV slots of the run, None for as many as there are.
+    deterministic: a row's answer does not depend on the batch, to the last bit.
     """
 
     weights: str = "fp32"
@@ -29,6 +30,7 @@ class Placement:
     tensor_parallel: int = 1
     pipeline_parallel: int = 1
     data_parallel: int = 1
+    device: Kind = "cpu"
 
     @property
     def devices(self) -> int:

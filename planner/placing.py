@@ -3,17 +3,20 @@
 from dataclasses import replace
 
 from dql.planner.contract import Contract
+from dql.planner.hardware import Kind
 from dql.planner.physical import Placement, QueryPlan, rewritten
-from dql.planner.search import Choice, settled
+from dql.planner.search import KV, REFERENCE, Choice, settled
 
 _PINNED = {"quantization": "weights", "kv_cache": "kv_cache", "batch_size": "max_rows"}
 
 
-def placement(contract: Contract, choice: Choice | None) -> Placement:
-    """The chosen placement; where nothing could be counted, the engine's own sizes and what is pinned."""
+def placement(contract: Contract, choice: Choice | None, kind: Kind) -> Placement:
+    """The chosen placement; where nothing could be counted, the usual one on such a device with what is pinned."""
     pinned = {name: value for setting, name in _PINNED.items() if (value := contract.setting(setting)) is not None}
-    chosen = replace(Placement(), **pinned) if choice is None else choice.best.placement  # type: ignore[arg-type]
-    return settled(chosen, contract)
+    if choice is not None:
+        return settled(choice.best.placement, contract)
+    usual = Placement(weights=REFERENCE[kind], kv_cache=KV[kind][0], device=kind)
+    return settled(replace(usual, **pinned), contract)  # type: ignore[arg-type]
 
 
 def placed(query: QueryPlan, placement: Placement) -> QueryPlan:

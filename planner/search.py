@@ -23,8 +23,8 @@ MACHINE_MEMORY = "the machine's memory"  # a bound that is always there
 _BARELY = 1.5  # a bound missed by so much may be kept at another step size
 _NEAR = 1.03  # plans within this of the best are equal for all one can tell
 _LOSSY = {"cpu": ("bf16", "int8"), "cuda": ("fp8", "int8", "int4")}
-_REFERENCE = {"cpu": "fp32", "cuda": "bf16"}
-_KV = {"cpu": ("fp32", "bf16"), "cuda": ("bf16", "fp8")}
+REFERENCE = {"cpu": "fp32", "cuda": "bf16"}
+KV = {"cpu": ("fp32", "bf16"), "cuda": ("bf16", "fp8")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +134,7 @@ def reference_of(hardware: Hardware, contract: Contract) -> str:
     """The precision whose answers are right: this hardware's own, or what the quality bound names after OF."""
     bound = contract.bound("quality")
     if bound is None or not bound.reference:
-        return _REFERENCE[hardware.kind]
+        return REFERENCE[hardware.kind]
     if (named := bound.reference.lower()) not in hardware.peak:
         known = ", ".join(hardware.peak)
         what = f"quality OF '{bound.reference}' cannot be measured on {hardware}"
@@ -145,7 +145,7 @@ def reference_of(hardware: Hardware, contract: Contract) -> str:
 def lossy(hardware: Hardware, contract: Contract) -> tuple[str, ...]:
     """Precisions other than the reference that an engine of this hardware has; the pinned one alone where one is."""
     reference, pinned = reference_of(hardware, contract), contract.setting("quantization")
-    every = (pinned,) if pinned is not None else (_REFERENCE[hardware.kind], *_LOSSY[hardware.kind])
+    every = (pinned,) if pinned is not None else (REFERENCE[hardware.kind], *_LOSSY[hardware.kind])
     return tuple(str(p) for p in every if p in hardware.peak and p != reference)
 
 
@@ -154,15 +154,15 @@ def space_of(hardware: Hardware, contract: Contract, *, what_if: bool) -> Space:
     reference = reference_of(hardware, contract)
     weights = _pinned(contract, "quantization", hardware, what_if)
     kv_cache = _pinned(contract, "kv_cache", hardware, what_if)
-    devices = _pinned_count(contract, "devices", hardware.devices, what_if)
-    tensor = _pinned_count(contract, "tensor_parallel", hardware.devices, what_if)
-    pipeline = _pinned_count(contract, "pipeline_parallel", hardware.devices, what_if)
+    devices = _pinned_count(contract, "devices", hardware, what_if)
+    tensor = _pinned_count(contract, "tensor_parallel", hardware, what_if)
+    pipeline = _pinned_count(contract, "pipeline_parallel", hardware, what_if)
     rows = contract.setting("batch_size")
     powers = tuple(1 << n for n in range(10) if 1 << n <= hardware.devices)
     others = tuple(p for p in _LOSSY[hardware.kind] if p in hardware.peak) if what_if else ()
     return Space(
         weights=(str(weights),) if weights else (reference, *others),
-        kv_cache=(str(kv_cache),) if kv_cache else (_REFERENCE[hardware.kind],),
+        kv_cache=(str(kv_cache),) if kv_cache else (REFERENCE[hardware.kind],),
         max_rows=(int(rows),) if isinstance(rows, int) else ROWS,
         step_tokens=STEP_TOKENS[hardware.kind],
         tensor_parallel=(tensor,) if tensor else powers,
@@ -189,7 +189,7 @@ def _pinned(contract: Contract, name: str, hardware: Hardware, what_if: bool) ->
     value = contract.setting(name)
     if value is None:
         return None
-    can = hardware.peak if name == "quantization" else _KV[hardware.kind]
+    can = hardware.peak if name == "quantization" else KV[hardware.kind]
     if value not in can:
         known = ", ".join(can)
         raise UnsupportedError(
@@ -199,17 +199,20 @@ def _pinned(contract: Contract, name: str, hardware: Hardware, what_if: bool) ->
     return value
 
 
-def _pinned_count(contract: Contract, name: str, devices: int, what_if: bool) -> int:
+def _pinned_count(contract: Contract, name: str, hardware: Hardware, what_if: bool) -> int:
     """A pinned number of devices or shards; 0 where it is open."""
-    value = contract.setting(name)
+    value, devices = contract.setting(name), hardware.devices
     if not isinstance(value, int):
         return 0
     if value > devices or value & (value - 1):
         hint = "leave it out" if value > devices else "it is a power of two"
         more = "" if what_if else ", or price other machines with EXPLAIN (ON 'h100:8') …"
-        raise UnsupportedError(
-            f"{name} = {value}, and the machine has {devices} device{'s' if devices > 1 else ''}", hint=hint + more
+        has = (
+            f"the machine has {devices} device{'s' if devices > 1 else ''}"
+            if hardware.shipped
+            else "a query runs on 1 device"
         )
+        raise UnsupportedError(f"{name} = {value}, and {has}", hint=hint + more)
     return value
 
 
@@ -260,8 +263,8 @@ def _simulated(
     misses = {str(b): x for b in contract.bounds if known.rows and (x := known.excess(b, quality)) > 1}
     if whole.memory > hardware.memory:
         misses[MACHINE_MEMORY] = whole.memory / hardware.memory
-    place = settled(replace(placement, kv_slots=_slots(placement, parts, contract)), contract)
-    return Option(place, costs, whole, quality, misses)
+    held = replace(placement, kv_slots=_slots(placement, parts, contract), device=hardware.kind)
+    return Option(settled(held, contract), costs, whole, quality, misses)
 
 
 def settled(placement: Placement, contract: Contract) -> Placement:

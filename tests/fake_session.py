@@ -25,15 +25,19 @@ import numpy as np
 from dql.config import Config
 from dql.executor.answers import answer
 from dql.executor.engine import Engine
-from dql.executor.options import Counters, Pace
+from dql.executor.options import Counters, EngineOptions, Pace
+from dql.executor.placed import options_for
 from dql.executor.progress import Tracker
 from dql.executor.requests import Answer, Failure, Generate, Request, Score, Tokens
 from dql.executor.rows import refusal
 from dql.executor.runtime import Runtime
 from dql.history import History, RunRecord
+from dql.machine import Machine
 from dql.models import Model
 from dql.models.shape import ModelShape
 from dql.planner.hardware import Hardware, Progress
+from dql.planner.physical import Placement
+from dql.planner.search import REFERENCE
 from dql.session import Session
 
 _START, _END = 1, 2  # control ids of the tiny model: <|im_start|>, <|im_end|>
@@ -146,11 +150,17 @@ class FakeSession(Session):
 
     def __init__(self, home: Path, model: Path) -> None:
         super().__init__(config=Config(home=home, model=str(model), threads=1))
+        self.machine = Machine(self.config, find=lambda: ())  # the same plans whatever GPU is here
         self._fake = _FakeRuntime(self)
 
     @property
     def runtime(self) -> Runtime:
         return self._fake
+
+    @property
+    def options(self) -> list[EngineOptions]:
+        """How real engines would have been loaded, in order."""
+        return self._fake.options
 
     @property
     def asked(self) -> list[str]:
@@ -166,14 +176,18 @@ class _FakeRuntime(Runtime):
     def __init__(self, session: Session) -> None:
         super().__init__(session.registry, session.catalog, 1)
         self.engines: dict[str, FakeEngine] = {}
+        self.options: list[EngineOptions] = []  # that real engines would be loaded with
         self._default = session.config.model
 
     def measure(self, base: Hardware, shape: ModelShape, *, thorough: bool, progress: Progress | None) -> Hardware:
         return base  # an engine that computes nothing has no speed
 
-    def engine(self, name: str, weights: str, kv_cache: str, tracker: Tracker) -> Engine:
-        key = name if weights == "fp32" else f"{name} in {weights}"
+    def engine(self, name: str, placement: Placement, tracker: Tracker, sharing: int = 1) -> Engine:
+        exact = placement.weights == REFERENCE[placement.device]
+        key = name if exact else f"{name} in {placement.weights}"
         if key not in self.engines:
             speaker = "" if name == self._default else f"{name}: "
-            self.engines[key] = FakeEngine(self.model(name, tracker), speaker, exact=weights == "fp32")
+            model = self.model(name, tracker)
+            self.options.append(options_for(model.shape, placement, sharing))
+            self.engines[key] = FakeEngine(model, speaker, exact=exact)
         return self.engines[key]

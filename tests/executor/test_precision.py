@@ -79,4 +79,4 @@ def test_a_pinned_precision_runs_and_is_shown(tmp_path: Path, model_file: Path) 
         assert any("bf16 (pinned) weights · bf16 (pinned) KV" in line for line in plan)
         assert len(session.query(f"{query} {lossy}")) == len(session.query(f"{query} WITH max_tokens = 3")) == 8
         engines = session.runtime._engines
-        assert [key[1:] for key in engines] == [("bf16", "bf16"), ("fp32", "fp32")]
+        assert [key[1:] for key in engines] == [("cpu", "bf16", "bf16"), ("cpu", "fp32", "fp32")]
