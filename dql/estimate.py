@@ -122,7 +122,8 @@ def _estimate(
     """`estimate` where models are settled."""
     contract = planned.contract
     asks = bool(contract.bounds) or contract.objective != Contract().objective
-    hardware = _hardware(planned.query, contract, session, on)
+    here = _hardware(planned.query, contract, session, on)
+    hardware = here()
     query = judge.reference(planned.query, hardware)
     counting = _Counting(session, params, contract, _RUN_BUDGET if running and not asks else BUDGET)
     counting.count(query, rows)
@@ -143,9 +144,9 @@ def _estimate(
         if not (calls := settled.of(counting.priced())):
             _check_pinned(contract, hardware, what_if=on is not None)
             continue
-        found = replace(found, choice=_choose(calls, contract, session, hardware))
+        found = replace(found, choice=_choose(calls, contract, session, here))
         if on is None:
-            choose = partial(_choose, calls, contract, session, hardware)
+            choose = partial(_choose, calls, contract, session, here)
             proven, choice = judge.precisions(query, found, choose, ask=ask)
             found = replace(found, choice=choice, quality=(*found.quality, *proven.lines))
         if strict and found.choice and not found.choice.best.feasible and not contract.setting("best_effort"):
@@ -272,28 +273,30 @@ def _choose(
     calls: list[PricedCall],
     contract: Contract,
     session: Surroundings,
-    hardware: Hardware,
+    here: Callable[[], Hardware],
     agreement: Mapping[str, float] | None = None,
 ) -> Choice:
+    hardware = here()
     if hardware.shipped:
         return session.choices.of(calls, hardware, contract, what_if=True)
     machine = session.machine
     choice = session.choices.of(_refined(calls, hardware, session), hardware, contract, agreement)
     measurable = hardware.kind == "cpu" and machine.lacks(call.shape for call in calls)
     if measurable and _worth_measuring(choice):
-        hardware = machine.measure(session.runtime, dict.fromkeys(call.shape for call in calls))
+        machine.measure(session.runtime, dict.fromkeys(call.shape for call in calls))
+        hardware = here()
         choice = session.choices.of(_refined(calls, hardware, session), hardware, contract, agreement)
     return choice
 
 
-def _hardware(query: QueryPlan, contract: Contract, session: Surroundings, on: str | None) -> Hardware:
-    """The named machine, or the part of this one that the query's models run on."""
+def _hardware(query: QueryPlan, contract: Contract, session: Surroundings, on: str | None) -> Callable[[], Hardware]:
+    """The named machine, or the part of this one that the query's models run on, as far as it is measured by then."""
     if on is not None:
-        return hardware_named(on, session.config.price_per_hour or None)
+        return partial(hardware_named, on, session.config.price_per_hour or None)
     calls = (call for node in infer_nodes(query.root) for call in node.calls if call.op != "count_tokens")
     names = {name for call in calls for name in (call.model, call.draft) if name is not None}
     known = [session.registry.resolve(name).shape for name in sorted(names) if session.registry.installed(name)]
-    return session.machine.hardware_for(known, contract)
+    return partial(session.machine.hardware_for, known, contract)
 
 
 def _refined(calls: list[PricedCall], hardware: Hardware, session: Surroundings) -> list[PricedCall]:

@@ -9,14 +9,13 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 
 from dql.catalog import Catalog
-from dql.errors import OutOfMemoryError
 from dql.executor import calibrate
 from dql.executor.context import Context
 from dql.executor.engine import Engine
 from dql.executor.evidence import EngineEvidence
 from dql.executor.operators import execute
 from dql.executor.options import EngineOptions
-from dql.executor.placed import check_cuda, free_cuda, options_for
+from dql.executor.placed import free_cuda, options_for, roomy
 from dql.executor.progress import Progress, Tracker
 from dql.executor.rejected import Rejected, batches
 from dql.executor.sink import AtomicFile, check_columns, checked_options, file_format
@@ -199,17 +198,10 @@ class Runtime:
 
     def _load(self, model: Model, options: EngineOptions) -> Engine:
         """The model, on a GPU in the place of others that leave it too little memory."""
-        if options.device != "cpu":
-            check_cuda()
-        try:
-            return Engine.load(model, options)
-        except OutOfMemoryError:
-            held = [key for key, engine in self._engines.items() if engine.options.device != "cpu"]
-            if options.device == "cpu" or not held:
-                raise
-            for key in held:
+        if options.device != "cpu" and not roomy(model.shape, options, free_cuda()):
+            for key in [key for key, engine in self._engines.items() if engine.options.device != "cpu"]:
                 del self._engines[key]
-        free_cuda()
+            free_cuda()
         return Engine.load(model, options)
 
     def cancel(self) -> None:

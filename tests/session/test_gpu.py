@@ -13,7 +13,7 @@ from dql.doctor import examine
 from dql.errors import ConfigError, UnsupportedError
 from dql.executor.memory import plan_memory
 from dql.executor.options import EngineOptions
-from dql.executor.placed import check_cuda, options_for
+from dql.executor.placed import free_cuda, options_for, roomy
 from dql.machine import Machine
 from dql.planner import devices
 from dql.planner.devices import Device, cuda_devices, this_gpu
@@ -93,10 +93,10 @@ def test_two_models_divide_the_memory(gpu: FakeSession) -> None:
 
 
 def test_a_model_that_no_kernel_runs_is_loaded_on_the_cpu() -> None:
-    place = Placement(weights="bf16", kv_cache="fp8", device="cuda", max_rows=64, step_tokens=4096)
+    place = Placement(weights="bf16", kv_cache="fp8", device="cuda", max_rows=512, step_tokens=64)
     assert options_for(replace(SHAPES["smollm2"], generic=True), place) == EngineOptions()
     found = options_for(SHAPES["llama-8b"], place, sharing=2)
-    wanted = {"device": "cuda", "weights": "bf16", "kv_cache": "fp8", "max_rows": 64, "step_tokens": 4096}
+    wanted = {"device": "cuda", "weights": "bf16", "kv_cache": "fp8", "max_rows": 512, "step_tokens": 8192}
     assert found == EngineOptions(**wanted, kv_share=0.5)  # type: ignore[arg-type]
 
 
@@ -106,6 +106,14 @@ def test_a_share_of_the_memory_is_that_share() -> None:
     assert halves[0] == pytest.approx(2 * halves[1], rel=1e-6)
     with pytest.raises(ConfigError, match="kv_share"):
         EngineOptions(kv_share=0.0)
+
+
+def test_others_make_room_where_keys_of_a_step_do_not_fit() -> None:
+    options = options_for(SHAPES["llama-8b"], Placement(weights="bf16", kv_cache="bf16", device="cuda"), sharing=2)
+    plan = plan_memory(SHAPES["llama-8b"], options, 80 << 30)
+    least = plan.weights + plan.activations + options.step_tokens * plan.kv // plan.slots
+    found = [roomy(SHAPES["llama-8b"], options, free) for free in (80 << 30, least, plan.weights, 0)]
+    assert found == [True, False, False, False]
 
 
 def test_the_gpu_is_listed_before_the_cpu(gpu: FakeSession) -> None:
@@ -205,5 +213,5 @@ def test_the_doctor_says_what_queries_run_on(monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.skipif(torch.cuda.is_available(), reason="torch can use the GPU")
 def test_a_gpu_that_torch_cannot_use_is_an_error_with_a_way_out() -> None:
     with pytest.raises(UnsupportedError) as caught:
-        check_cuda()
+        free_cuda()
     assert "CUDA_VISIBLE_DEVICES=" in (caught.value.hint or "")
