@@ -1,7 +1,8 @@
-"""Queries on a machine that shows a GPU: what is planned and how engines would be loaded. No GPU is needed or used."""
+"""Queries on a machine that shows a GPU: what is planned and how engines would be loaded. One test needs a GPU."""
 
 import ctypes
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
@@ -9,16 +10,18 @@ import pyarrow as pa
 import pytest
 import torch
 
+from dql.config import Config
 from dql.doctor import examine
 from dql.errors import ConfigError, UnsupportedError
 from dql.executor.memory import plan_memory
 from dql.executor.options import EngineOptions
 from dql.executor.placed import free_cuda, options_for, roomy
-from dql.machine import Machine
+from dql.machine import Machine, usable_devices
 from dql.planner import devices
 from dql.planner.devices import Device, cuda_devices, this_gpu
 from dql.planner.hardware import Hardware, hardware_named
 from dql.planner.physical import Placement
+from dql.session import Session
 from tests.fake_session import FakeSession
 from tests.planner.fake_models import SHAPES
 
@@ -215,3 +218,13 @@ def test_a_gpu_that_torch_cannot_use_is_an_error_with_a_way_out() -> None:
     with pytest.raises(UnsupportedError) as caught:
         free_cuda()
     assert "CUDA_VISIBLE_DEVICES=" in (caught.value.hint or "")
+
+
+@pytest.mark.gpu
+def test_a_query_runs_on_the_gpu(model_file: Path, tmp_path: Path) -> None:
+    if this_gpu(usable_devices(), 1) is None:
+        pytest.skip("no GPU that dql's kernels run on")
+    with Session(config=Config(home=tmp_path, model=str(model_file))) as session:
+        session.catalog.register("t", pa.table({"body": [f"text {i}" for i in range(30)]}))
+        assert session.query(f"{GENERATE} WITH max_tokens = 4").arrow().column("said").null_count == 0
+        assert [engine.options.device for engine in session.runtime._engines.values()] == ["cuda"]
