@@ -58,7 +58,7 @@ def examine(environ: dict[str, str] | None = None) -> Iterator[Finding]:
     yield _cores()
     yield _memory()
     yield _guarded("machine", "devices", _devices)
-    yield from _unused()
+    yield from _used()
     try:
         config = Config.load(os.environ if environ is None else environ)
     except DqlError as error:
@@ -126,15 +126,13 @@ def _devices() -> str:
     return ", ".join(f"cuda:{i} {d.name} {d.total_memory / _GIB:.0f} GiB" for i, d in enumerate(seen))
 
 
-def _unused() -> Iterator[Finding]:
-    """What keeps the GPUs that the driver shows from being used, where something does."""
+def _used() -> Iterator[Finding]:
+    """Whether queries use the GPUs that the driver shows; a torch for the CPU is a choice, and no problem."""
     devices = cuda_devices()
     if not devices:
         return
-    if not torch_has_cuda():
-        what = f"{devices[0].name} is not used: this torch was built without CUDA, or Triton is missing"
-        yield Finding("machine", "queries run on", "cpu", f"{what}; pip install torch triton")
-    elif (lacks := devices[0].lacks) is not None:
+    lacks = devices[0].lacks if torch_has_cuda() else "this torch was built without CUDA, or Triton is missing"
+    if lacks is not None:
         yield Finding("machine", "queries run on", f"cpu; {devices[0].name} is not used: {lacks}")
     else:
         more = f" (1 of {len(devices)})" if len(devices) > 1 else ""
