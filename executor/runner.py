@@ -67,8 +67,12 @@ class Runner:
 
     @property
     def full(self) -> bool:
-        """Whether a step must be collected before the next is launched."""
-        return len(self._launched) > (0 if self._scheduler.depth else self._backend.ahead)
+        """Whether a step must be collected before the next is launched.
+
+        Guesses are waited for even where rows that joined in the same step make further ones not worth while.
+        """
+        guessed = any(part.guesses is not None for step in self._launched for part in step.draws)
+        return len(self._launched) > (0 if guessed or self._scheduler.depth else self._backend.ahead)
 
     def launch(self, plan: Plan) -> None:
         """Start a step. Where this raises, StepCancelled or an error, nothing of the step counts."""

@@ -98,3 +98,31 @@ def test_a_cancelled_run_answers_every_request_that_it_pulled(engines: tuple[Eng
     found.extend(running)
     assert sorted(answer.id for answer in found) == pulled
     assert engines[1].free_slots == engines[1].pool.slots
+
+
+class Widening:
+    """Few rows at once for the first steps, on which guesses pay; then many, on which they do not."""
+
+    step_tokens = 1024
+
+    def __init__(self) -> None:
+        self._steps = 0
+
+    @property
+    def max_rows(self) -> int:
+        self._steps += 1
+        return 6 if self._steps < 20 else 40
+
+
+def test_guesses_that_stop_paying_are_read_before_more_is_planned(model_file: Path) -> None:
+    """Rows join in a step with guesses until no further ones pay: what was guessed decides where rows go on."""
+    model = open_model(model_file, name="tiny", uri="tiny")
+    options = EngineOptions(kv_bytes=4096 * SLOT_BYTES)
+    plain, ahead = Engine.load(model, options), Engine.load(model, options)
+    assert isinstance(ahead.model, Decoder)
+    ahead._backend = AheadBackend(ahead.model, ahead.pool)
+    requests = [Request(i, np.tile(prompt(i, 4), 3), Generate(48)) for i in range(40)]
+    expected = answers(plain, requests)
+    for answer in ahead.run(requests, pace=Widening()):
+        assert_same(answer, expected[answer.id])
+    assert ahead.counters.accepted
