@@ -124,6 +124,8 @@ class EngineEvidence:
         assert isinstance(sample, Drawn)
         if call.calibrate:
             return  # scores are read against the model's own liking of the labels
+        if call.op == "generate" and call.model != instead.model:
+            return  # an answer is token ids, and these are words in their own model's vocabulary alone
         for (known, keys), (memo, others) in zip(self._keys(call, sample), self._keys(instead, sample), strict=True):
             for one, other in zip(keys, others, strict=True):
                 if one in known:

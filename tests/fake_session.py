@@ -53,8 +53,8 @@ class FakeEngine(Engine):
         self.asked: list[str] = []
         self.counters = Counters()
         self._model = model
-        self._speaker = speaker
-        self._exact = exact
+        self.speaker = speaker
+        self.exact = exact
         self._draws = 0
 
     def run(
@@ -97,12 +97,12 @@ class FakeEngine(Engine):
     def _generate(self, request: Request, messages: dict[str, str]) -> Answer:
         task = request.task
         assert isinstance(task, Generate)
-        text = self._speaker + (f"[{messages['system']}] " if "system" in messages else "") + messages["user"]
+        text = self.speaker + (f"[{messages['system']}] " if "system" in messages else "") + messages["user"]
         if task.sampling.temperature > 0:
             self._draws += 1
             text += f" #{self._draws if task.sampling.seed is None else digest(f'{task.sampling.seed} {text}')}"
         text = re.split("|".join(map(re.escape, task.stop_texts)), text, maxsplit=1)[0] if task.stop_texts else text
-        text = text if self._exact else text.replace("roughly", "Roughly")
+        text = text if self.exact else text.replace("roughly", "Roughly")
         ids = self._model.tokenizer.encode_data([text])[0][self._begun(request.tokens) :]
         cut = ids[: task.max_tokens]
         scores = np.full(len(cut), log(CHOSEN), np.float32)
@@ -120,7 +120,7 @@ class FakeEngine(Engine):
         found = _TEXT.search(messages["user"].rpartition("\n\n")[2])
         assert found is not None
         labels = self._model.tokenizer.decode_batch([np.array(label) for label in request.task.labels])
-        doubts = ("roughly" in found[1] and not self._exact) or (self._speaker == "other: " and "perhaps" in found[1])
+        doubts = ("roughly" in found[1] and not self.exact) or (self.speaker == "other: " and "perhaps" in found[1])
         chosen = len(labels) - 1 if doubts else choose(found[1], [label.strip() for label in labels])
         share = DOUBTFUL if doubts else CHOSEN
         scores = np.full(len(labels), log((1 - share) / (len(labels) - 1)), np.float32)
@@ -161,6 +161,10 @@ class FakeSession(Session):
     def options(self) -> list[EngineOptions]:
         """How real engines would have been loaded, in order."""
         return self._fake.options
+
+    def engine(self, name: str) -> FakeEngine:
+        """The engine of a model that was asked before; a test may change what it says."""
+        return self._fake.engines[name]
 
     @property
     def asked(self) -> list[str]:

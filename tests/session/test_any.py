@@ -54,6 +54,16 @@ def test_a_model_that_answers_otherwise_is_given_up(two: FakeSession) -> None:
     assert two.query(asked).arrow()["g"][0].as_py().startswith("main: ")
 
 
+def test_texts_are_all_those_of_the_model_that_answers(two: FakeSession) -> None:
+    """The first model's tokens would be read in the other's vocabulary: sampled rows do not take them over."""
+    two.catalog.register("t", pa.table({"body": [f"{'roughly ' * (i % 20 == 0)}a bug {i}" for i in range(ROWS)]}))
+    two.query(GENERATE).arrow()
+    small = two.engine("small")
+    small.speaker, small.exact = "main: ", False  # says Roughly for roughly, else what main says
+    answers = two.query(f"{GENERATE} WITH quality >= 0.8").arrow()["g"].to_pylist()
+    assert sum("Roughly" in answer for answer in answers) == ROWS // 20
+
+
 def test_a_small_table_is_not_worth_a_test(two: FakeSession) -> None:
     two.catalog.register("t", pa.table({"body": ["a bug"] * 30}))
     text = plan(two, f"EXPLAIN ANALYZE {FILTER} WITH quality >= 0.95")
