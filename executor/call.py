@@ -149,7 +149,8 @@ class CallRunner:
         answers: list[Answer | None] = [None] * len(members)
         inquiry.answers.append(answers)
         task = task_of(self.call, prompt)
-        memo = self._context.memo(self.call.model, self.call.placement, task)
+        asks = self.call.model, self.call.placement, task
+        memo, instead = self._context.memo(*asks), self._context.instead(self.call.out, *asks)
         reuses, asked, counts = self._reuses, self._asked, self._context.counts
         sizes = [len(same) for same in members]
         batch = self._fit(prompt, prompt.encode(texts) if texts else repeat(prompt.encode(()), len(members)), sizes)
@@ -168,7 +169,7 @@ class CallRunner:
             key = prompt_key(batch.row(i)) if reuses else b""
             if (failure := batch.failures.get(i)) is not None:
                 give(i, answer(i, failure=Failure(failure.kind, failure.message)))
-            elif (known := memo.get(key)) is not None:
+            elif (known := instead.get(key) or memo.get(key)) is not None:
                 counts["reused"] += sizes[i]
                 give(i, known)
             else:

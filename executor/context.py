@@ -25,11 +25,17 @@ _SHOWN = 5  # distinct messages kept per class
 
 Asked = tuple[str, str, str, Task]  # model, precision of its weights and of its KV cache, and what is asked: all that
 # decides the answer to a prompt
+Kept = tuple[str, Asked]  # the column of a call's answers, and how it asks
 
 
 def prompt_key(tokens: Tokens) -> bytes:
     """What a prompt's answer is remembered by."""
     return blake2b(tokens.tobytes(), digest_size=16).digest()
+
+
+def asked_as(model: str, placement: Placement, task: Task) -> Asked:
+    """What a call's answers are remembered under."""
+    return model, placement.weights, placement.kv_cache, task
 
 
 class Models(Protocol):
@@ -52,6 +58,7 @@ class Context:
     tables: dict[str, str] = field(default_factory=dict)
     rejected: list[Rejected] = field(default_factory=list)
     memos: dict[Asked, dict[bytes, Answer]] = field(default_factory=dict)
+    kept: dict[Kept, dict[bytes, Answer]] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)
     rows: int = 0
     measured: dict[str, Measured] = field(default_factory=dict)
@@ -61,7 +68,11 @@ class Context:
 
     def memo(self, model: str, placement: Placement, task: Task) -> dict[bytes, Answer]:
         """Answers of this query by prompt, for all calls that ask the same in the same way."""
-        return self.memos.setdefault((model, placement.weights, placement.kv_cache, task), {})
+        return self.memos.setdefault(asked_as(model, placement, task), {})
+
+    def instead(self, out: str, model: str, placement: Placement, task: Task) -> Mapping[bytes, Answer]:
+        """Answers by prompt that the call with the column `out`, and no other, takes from a better one."""
+        return self.kept.get((out, asked_as(model, placement, task)), {})
 
     def reject(self, row: Rejected) -> None:
         """Note a failed row; raises ExecutionError when the policy says that the job must stop at it."""

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from dql.executor.call import task_of
-from dql.executor.context import Context, prompt_key
+from dql.executor.context import Asked, Context, Kept, asked_as, prompt_key
 from dql.executor.infer import infer
 from dql.executor.inquiry import Inquiry, Question, ask
 from dql.executor.operators import execute
@@ -48,12 +48,14 @@ class Drawn:
 class EngineEvidence:
     """Implements `planner.evidence.Evidence`. `context` is that of the sample, apart from the run's.
 
-    seconds: that answers took so far, models loaded included.
+    seconds: that answers took so far, models loaded included. kept: answers that a call of the run takes from another.
+    They are apart from what the models said themselves, which other calls and later tests read.
     """
 
     context: Context
     spent: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
+    kept: dict[Kept, dict[bytes, Answer]] = field(default_factory=dict)
 
     def pilot(self, node: InferExec, call: CallExec, rows: int) -> Drawn:
         below = source(node)
@@ -126,10 +128,9 @@ class EngineEvidence:
             return  # scores are read against the model's own liking of the labels
         if call.op == "generate" and call.model != instead.model:
             return  # an answer is token ids, and these are words in their own model's vocabulary alone
-        for (known, keys), (memo, others) in zip(self._keys(call, sample), self._keys(instead, sample), strict=True):
-            for one, other in zip(keys, others, strict=True):
-                if one in known:
-                    memo[other] = known[one]
+        for (asked, keys), (asks, others) in zip(self._keys(call, sample), self._keys(instead, sample), strict=True):
+            known, kept = self.context.memos.get(asked, {}), self.kept.setdefault((instead.out, asks), {})
+            kept.update((other, known[one]) for one, other in zip(keys, others, strict=True) if one in known)
         self.spent["calibrated"] += len(sample)
 
     def follows(
@@ -138,7 +139,8 @@ class EngineEvidence:
         """A request for each token and what stands before it: the prefix tree makes them one pass over the answer."""
         assert isinstance(sample, Drawn)
         self.answers(reference, sample, start, end)
-        ((memo, keys),) = self._keys(reference, sample)
+        ((asks, keys),) = self._keys(reference, sample)
+        memo = self.context.memos.get(asks, {})
         (prompt,) = prompts(candidate, self.context.models.model(candidate.model))
         batch = prompt.encode([read_texts(sample.rows.column(hole)) for hole in candidate.holes])
         task, asked, right = Generate(1, prompt.stop_ids), list[Question](), dict[int, list[bool]]()
@@ -161,17 +163,18 @@ class EngineEvidence:
     def teach(self, context: Context) -> None:
         """Give a run what is known already, and count what it took."""
         context.memos = {**self.context.memos, **context.memos}
+        context.kept = self.kept
         context.counts.update(self.spent)
 
-    def _keys(self, call: CallExec, sample: Drawn) -> list[tuple[dict[bytes, Answer], list[bytes]]]:
-        """For each prompt of a call: the answers remembered for it, and the key of each of the sample's rows."""
+    def _keys(self, call: CallExec, sample: Drawn) -> list[tuple[Asked, list[bytes]]]:
+        """For each prompt of a call: what its answers are remembered under, and the key of each row."""
         model = self.context.models.model(call.model)
         texts = [read_texts(sample.rows.column(hole)) for hole in call.holes]
         found = []
         for prompt in prompts(call, model):
             batch = prompt.encode(texts)
-            memo = self.context.memo(call.model, call.placement, task_of(call, prompt))
-            found.append((memo, [prompt_key(batch.row(i)) for i in range(len(batch))]))
+            asks = asked_as(call.model, call.placement, task_of(call, prompt))
+            found.append((asks, [prompt_key(batch.row(i)) for i in range(len(batch))]))
         return found
 
 

@@ -94,3 +94,17 @@ def test_stopping_ends_the_calibration(session: FakeSession, cascade: str) -> No
     with pytest.raises(KeyboardInterrupt):
         session.query(cascade, progress=lambda _: session.cancel())
     assert len(session.asked) < 120
+
+
+def test_what_a_cascade_keeps_is_no_other_calls_answer(session: FakeSession, cascade: str) -> None:
+    """The same question to the first model alone gets that model's answers, on sampled rows as well."""
+    alone = "AI_CLASSIFY(body, ['bug', 'praise'], model => 'other') AS alone"
+    both = session.query(cascade.replace("AS topic", f"AS topic, {alone}")).arrow()
+    assert both["alone"].to_pylist() == session.query(f"SELECT {alone} FROM t").arrow()["alone"].to_pylist()
+    assert set(both["topic"].to_pylist()) == {"bug"}
+
+
+def test_a_second_cascade_is_calibrated_on_the_models_own_answers(session: FakeSession, cascade: str) -> None:
+    again = "AI_CLASSIFY(body || '', ['bug', 'praise']) AS again"
+    text = plan(session, "EXPLAIN ANALYZE " + cascade.replace("AS topic", f"AS topic, {again}"))
+    assert text.count("cascade: believed from a confidence of 0.6") == 2
