@@ -1,9 +1,12 @@
 """Counts of what calls ask, kept for a session: counted again only where the input holds other rows than before."""
 
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
+
+import numpy as np
 
 from dql.catalog import Catalog, quote_name
 from dql.planner.physical import InferExec
@@ -13,8 +16,10 @@ _KEPT = 64  # counted inputs
 _FINGERPRINTED = 1_000_000  # rows of an input that is read again to see whether it changed
 _CHEAP = 0.2  # seconds within which an input was read that may be read once more
 _PROMPT = 0.5  # seconds to the first rows of an input whose rows may be numbered
+_STREAMED = 8192  # rows between two looks at the clock
+_NOTHING = "0::UBIGINT"
 
-Fingerprint = tuple[object, ...]
+Fingerprint = tuple[int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,39 +52,51 @@ class Counts:
         *,
         truncate: bool = False,
     ) -> Counted:
-        """Statistics of a node whose input is countable, in about `budget` seconds; `ask` says what its calls ask, and
-        whether prompts over the context are cut, as `truncate` does."""
+        """Statistics of a node whose input is countable, in a few times `budget` seconds if its rows come steadily;
+        `ask` says what its calls ask, and whether prompts over the context are cut, as `truncate` does."""
         sql = countable(node)
         assert sql is not None, "what earlier inference decides cannot be counted"
         key = blake2b(repr((node.calls, sql, sorted(params.items()), truncate)).encode(), digest_size=16).digest()
         known = self._known.get(key)
         enough = known is not None and (known.counted.exact or known.budget >= budget)
-        if known is not None and enough and self._fingerprint(node, sql, params) == known.fingerprint:
+        if known is not None and enough and self._fingerprint(node, sql, params, budget) == known.fingerprint:
             self._known.move_to_end(key)
             return known.counted
         counted = count_calls(node, ask(), lambda text, rows: self._catalog.stream(text, rows, params), budget)
         fingerprint: Fingerprint | None = None
         if counted.exact and counted.seconds < _CHEAP:
-            fingerprint = self._fingerprint(node, sql, params)
+            fingerprint = self._fingerprint(node, sql, params, budget)
         elif not counted.exact and counted.first < _PROMPT:
-            total = self._number(f"SELECT count(*) FROM ({sql})", params)[0]
-            assert isinstance(total, int)
-            counted = counted.scaled(total)
-            fingerprint = self._fingerprint(node, sql, params) if total <= _FINGERPRINTED else None
+            numbered = self._sums(_NOTHING, sql, params, budget)
+            if numbered is not None:
+                total = numbered[0]
+                counted = counted.scaled(total)
+                fingerprint = self._fingerprint(node, sql, params, budget) if total <= _FINGERPRINTED else None
         if fingerprint is not None:
             self._known[key] = _Known(fingerprint, counted, budget)
             if len(self._known) > _KEPT:
                 self._known.popitem(last=False)
         return counted
 
-    def _fingerprint(self, node: InferExec, sql: str, params: Mapping[str, object]) -> Fingerprint:
+    def _fingerprint(
+        self, node: InferExec, sql: str, params: Mapping[str, object], budget: float
+    ) -> Fingerprint | None:
         names = {hole for call in node.calls for hole in (*call.holes, *((call.guard,) if call.guard else ()))}
-        if not names:
-            return self._number(f"SELECT count(*) FROM ({sql})", params)
         columns = ", ".join(map(quote_name, sorted(names)))
-        hashed = f"SELECT hash({columns}) AS h FROM ({sql})"
-        return self._number(f"SELECT count(*), sum(h), bit_xor(h) FROM ({hashed})", params)
+        return self._sums(f"hash({columns})" if names else _NOTHING, sql, params, budget)
 
-    def _number(self, sql: str, params: Mapping[str, object]) -> Fingerprint:
-        (row,) = next(iter(self._catalog.stream(sql, 1, params))).to_pylist()
-        return tuple(row.values())
+    def _sums(self, number: str, sql: str, params: Mapping[str, object], budget: float) -> Fingerprint | None:
+        """The number of a query's rows, and two sums over `number`, a UBIGINT; None where `budget` seconds do not do.
+
+        What DuckDB streams is summed here, where the clock can be looked at in between.
+        """
+        end = time.monotonic() + budget
+        rows = total = parity = 0
+        for batch in self._catalog.stream(f"SELECT {number} AS n FROM ({sql})", _STREAMED, params):
+            numbers = batch.column(0).to_numpy()
+            rows += len(numbers)
+            total = (total + int(numbers.sum())) % 2**64
+            parity ^= int(np.bitwise_xor.reduce(numbers))
+            if time.monotonic() > end:
+                return None
+        return rows, total, parity

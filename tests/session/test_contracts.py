@@ -202,6 +202,12 @@ def test_counts_hold_as_long_as_the_rows_do(small: FakeSession, tmp_path: Path) 
     assert "rows 3 → 3 distinct" in rows(f"'{tmp_path}/u.parquet'")
 
 
+def test_an_endless_input_is_planned_for_by_its_first_rows(small: FakeSession, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dql.estimate.BUDGET", 0.02)
+    text = plan(small, "EXPLAIN SELECT AI_GENERATE('Say {i}') AS said FROM range(10_000_000_000_000) r(i)")
+    assert "rows ≥ " in text
+
+
 @pytest.mark.parametrize(
     ("setting", "said"), [("prefix_cache", "no prefix shared"), ("result_cache", "every row runs")]
 )
