@@ -56,7 +56,7 @@ class CallRunner:
         self._context_length = model.shape.context_length
         self.measured = context.measured.setdefault(call.out, Measured())
         self._may_fail = call.stage is not None and not call.stage.last  # another model is asked then
-        self._priors: list[NDArray[np.float32]] | None = None
+        self._priors: list[NDArray[np.float32] | Failure] | None = None
         self._asked = 0
         self._first_failures = 0
         self._failed: set[int] = set()  # rows of the window
@@ -92,7 +92,7 @@ class CallRunner:
             inquiry.answers.append(self._count(texts, len(first)))
             return inquiry
         self._failed = set()
-        if not len(rows) or self._context.cancelled.is_set():
+        if not len(rows) or self._context.cancelled.is_set() or not self._knows_priors():
             inquiry.answers.append([None] * len(first))
             return inquiry
         members = np.split(np.argsort(places, kind="stable"), np.cumsum(np.bincount(places))[:-1])
@@ -184,20 +184,46 @@ class CallRunner:
         """
         if not self.call.calibrate or any(answer.failure is not None for answer in answers):
             return answers
-        if self._priors is None:
-            self._priors = [self._prior(prompt) for prompt in self._prompts]
-        return tuple(replace(a, logprobs=a.logprobs - p) for a, p in zip(answers, self._priors, strict=True))
+        assert self._priors is not None, "rows were asked about before their priors were known"
+        found: list[Answer] = []
+        for given, prior in zip(answers, self._priors, strict=True):
+            if isinstance(prior, Failure):
+                raise ExecutionError(
+                    f"{self.call.label} cannot be calibrated: no text without content was answered: {prior.message}",
+                    hint="leave calibrate out",
+                )
+            found.append(replace(given, logprobs=given.logprobs - prior))
+        return tuple(found)
 
-    def _prior(self, prompt: CompiledPrompt) -> NDArray[np.float32]:
-        """Mean log-probability of each label over texts without content, float32[labels]."""
+    def _knows_priors(self) -> bool:
+        """Whether rows can be read once they are answered; False where the run stopped before that was known."""
+        if not self.call.calibrate or self._priors is not None:
+            return True
+        priors = [self._prior(prompt) for prompt in self._prompts]
+        known = [prior for prior in priors if prior is not None]
+        self._priors = known if len(known) == len(priors) else None
+        return self._priors is not None
+
+    def _prior(self, prompt: CompiledPrompt) -> NDArray[np.float32] | Failure | None:
+        """Mean log-probability of each label over texts without content, float32[labels].
+
+        Why none of these has an answer, where that is so; None where the run stopped first.
+        """
         batch = prompt.encode([CONTENT_FREE] * len(self.call.holes))
         task = task_of(self.call, prompt)
         found: list[Answer] = []
         rows = np.arange(len(batch))
         asked = [Question(i, batch.row(i), task, found.append) for i in rows.tolist()]
-        ask([Inquiry(self.call, self.measured, rows, rows, [], asked)], self._context)
-        scores = [a.logprobs for a in found if a.failure is None]
-        return np.mean(scores, axis=0, dtype=np.float32) if scores else np.zeros(len(prompt.label_ids), np.float32)
+        unplanned = replace(self.call, out=f"{self.call.out} prior")  # sizes follow the rows, which these are none of
+        ask([Inquiry(unplanned, self.measured, rows, rows, [], asked)], self._context)
+        if len(found) < len(asked):
+            return None
+        failed = [answer.failure for answer in found if answer.failure is not None]
+        if len(failed) == len(found):
+            return failed[0]
+        scores = [answer.logprobs for answer in found if answer.failure is None]
+        mean: NDArray[np.float32] = np.mean(scores, axis=0, dtype=np.float32)
+        return mean
 
     def _reject(self, row: int, call: int, failure: Failure, inputs: Sequence[str]) -> None:
         """Note a failed row, once for all prompts about it; `call` is its number among the rows asked about."""

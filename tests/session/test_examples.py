@@ -52,3 +52,13 @@ def test_calibrated_scores_of_texts_without_content_cancel_out(session: Session)
         for d in rows.column("d").to_pylist()
     ]
     assert sum(odds) == pytest.approx(0, abs=1e-3)
+
+
+def test_a_run_that_stops_early_calibrates_what_it_answers(session: Session) -> None:
+    call = "AI_CLASSIFY(x, ['billing', 'bug'], calibrate => true, details => true) AS d"
+    query = f"SELECT {call} FROM (SELECT 'text ' || i AS x FROM range(40) t(i))"
+    whole = session.query(query).arrow()["d"].to_pylist()
+    some = session.query(f"{query} WITH budget < 500 tokens").arrow()["d"].to_pylist()
+    assert 0 < len(some) < len(whole)
+    for part, same in zip(some, whole, strict=False):
+        assert part["confidence"] == pytest.approx(same["confidence"], abs=1e-3)
