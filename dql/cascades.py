@@ -17,6 +17,7 @@ from dql.planner.units import share_text
 if TYPE_CHECKING:
     from dql.estimate import Surroundings
 
+_MANY = 10**9  # rows of an input that nobody has numbered
 _ASSUMED = 0.3  # share of rows that the last model is asked about, before anybody knows
 
 Price = Callable[[InferExec, CallExec], PricedCall | None]
@@ -114,9 +115,10 @@ class Settler:
         if cascade.node.stops_early:
             return "LIMIT may end the query before a sample would pay"
         target, confidence = self._promise()
-        if not cascade.first.holes or (counted and not self._size(counted.rows)):
-            rows = counted.rows if counted else 1
-            return f"{rows:,} rows are too few to calibrate {target:g} at {share_text(confidence)} on"
+        rows = counted.known_rows if counted else None
+        if not cascade.first.holes or (rows is not None and not self._size(rows)):
+            short = "1 row is" if rows is None else f"{rows:,} rows are"
+            return f"{short} too few to calibrate {target:g} at {share_text(confidence)} on"
         return ""
 
     def _promise(self) -> tuple[float, float]:
@@ -145,7 +147,7 @@ class Settler:
         if self.evidence is None:
             return None
         evidence = self.evidence()
-        sample = evidence.pilot(cascade.node, cascade.first, self._size(10**9))
+        sample = evidence.pilot(cascade.node, cascade.first, self._size(_MANY))
         found = calibrated(evidence, sample, cascade.stages, target, confidence)
         self.session.certificates.keep(subject(), digest(), asdict(found))
         return found
@@ -166,7 +168,8 @@ class Settler:
         )
         counted = self.statistics.get(cascade.first.out)
         if found is None:
-            size = self._size(counted.rows if counted else 10**9)
+            rows = counted.known_rows if counted else None
+            size = self._size(_MANY if rows is None else rows)
             settled.promises.append(f"{promise}: the run calibrates on about {size:,} random rows")
             settled.notes[cascade.outs[-1]] = (
                 f"asked where {names} is unsure, taken as {share_text(_ASSUMED)} of the rows"

@@ -16,6 +16,7 @@ from dql.planner.units import share_text
 if TYPE_CHECKING:
     from dql.estimate import Surroundings
 
+_MANY = 10**9  # rows of an input that nobody has numbered
 _DEEP = 3  # of the rows that a flawless candidate takes, as many are drawn above other inference
 
 Change = Callable[[CallExec], CallExec]
@@ -98,10 +99,10 @@ class Prover:
             strictest = max(aims, key=lambda each: first_look(each.target, each.delta))
             if strictest.target >= 1:
                 return "no sample proves that all answers stay"
-            few = counted and not most_rows(counted.rows, strictest.target, strictest.delta)
+            rows = counted.known_rows if counted else None
+            few = rows is not None and not most_rows(rows, strictest.target, strictest.delta)
             if not call.holes or few:
-                rows = counted.rows if counted else 1
-                return f"{rows:,} rows are too few to prove {share_text(strictest.target)} on"
+                return f"{1 if rows is None else rows:,} rows are too few to prove {share_text(strictest.target)} on"
         return ""
 
     def _test(
@@ -160,7 +161,8 @@ class Prover:
             return None, (0, 0)
         evidence = self.evidence()
         counted = self.statistics.get(call.out)
-        most = most_rows(counted.rows if counted else 10**9, aim.target, aim.delta)
+        rows = counted.known_rows if counted else None
+        most = most_rows(_MANY if rows is None else rows, aim.target, aim.delta)
         if countable(node) is None:  # what is asked below to get there is not worth more
             most = min(most, int(_DEEP * first_look(aim.target, aim.delta)))
         if call.out not in self.samples or len(self.samples[call.out]) < most:

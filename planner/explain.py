@@ -179,7 +179,7 @@ def _call(call: InferCall, found: Explanation, names: Mapping[str, str], show: o
 
 
 def _counts(call: InferCall, counted: CallStatistics) -> str:
-    about = "" if counted.exact else "≈ " if counted.sampled or counted.guessed else "≥ "
+    about = "" if counted.exact else "≥ " if counted.at_least else "≈ "
     mean = counted.prompt_tokens / counted.rows if counted.rows else 0
     output = f" · output ≤ {call.decoding.max_tokens}" if call.op == "generate" else " · no decoding"
     if counted.too_long:

@@ -88,6 +88,8 @@ def _how(bound: Bound, choice: Choice) -> str:
         return f"met with {batch}{place.step_tokens:,} tokens a step"
     if bound.name == "memory":
         return f"met with {place.kv_slots:,} KV slots" if place.kv_slots else "met"
+    if any(call.work.at_least for call in choice.calls):
+        return "met by the rows that were counted; how many more there are is not known"
     return "met"
 
 

@@ -14,7 +14,7 @@ from dql.planner.cost import Cost, cost, together
 from dql.planner.hardware import BYTES_PER_VALUE, Hardware
 from dql.planner.memory import Memory, memory, peak
 from dql.planner.physical import Placement
-from dql.planner.shortlist import FIELDS, USUAL, excess, neighbours, rented, shortlist
+from dql.planner.shortlist import FIELDS, USUAL, excess, neighbours, rented, shortlist, undecided
 from dql.planner.simulate import simulate
 from dql.planner.step_model import StepModel
 
@@ -260,7 +260,8 @@ def _simulated(
     quality = 1.0 if exact else agreement.get(placement.weights, 0.0)
     # what is only guessed is no ground to refuse a query
     known = together([c for c, (call, _) in zip(costs, parts, strict=True) if not call.work.guessed], whole.memory)
-    misses = {str(b): x for b in contract.bounds if known.rows and (x := known.excess(b, quality)) > 1}
+    decided = [b for b in contract.bounds if known.rows and not undecided(b, calls)]
+    misses = {str(b): x for b in decided if (x := known.excess(b, quality)) > 1}
     if whole.memory > hardware.memory:
         misses[MACHINE_MEMORY] = whole.memory / hardware.memory
     held = replace(placement, kv_slots=_slots(placement, parts, contract), device=hardware.kind)

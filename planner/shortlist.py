@@ -42,7 +42,7 @@ def excess(priced: pl.DataFrame, contract: Contract, calls: Sequence[PricedCall]
                 value = seconds
             case "cost":
                 value = seconds / 3600 * hourly
-            case "throughput":
+            case "throughput" if not undecided(bound, known):
                 amount = max(c.work.rows for c in known) if bound.unit.lower() == "rows/s" else tokens
                 found = np.maximum(found, bound.value * seconds * give / max(amount, 1e-12))
                 continue
@@ -50,6 +50,11 @@ def excess(priced: pl.DataFrame, contract: Contract, calls: Sequence[PricedCall]
                 continue
         found = np.maximum(found, value * give / max(bound.value, 1e-12))
     return pl.Series(found)
+
+
+def undecided(bound: Bound, calls: Sequence[PricedCall]) -> bool:
+    """Whether a plan that misses `bound` may keep it with rows that were not counted: they keep a machine busier."""
+    return bound.name == "throughput" and any(call.work.at_least for call in calls)
 
 
 def _stretch(call: PricedCall, bound: Bound) -> float:

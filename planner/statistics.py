@@ -57,6 +57,16 @@ class CallStatistics:
     sampled: int = 0
     guessed: bool = False
 
+    @property
+    def at_least(self) -> bool:
+        """Whether there may be any number of rows more."""
+        return not (self.exact or self.sampled or self.guessed)
+
+    @property
+    def known_rows(self) -> int | None:
+        """Rows, None where these are but the first ones."""
+        return None if self.at_least else self.rows
+
     def scaled(self, factor: float, read: int = 0) -> "CallStatistics":
         """The statistics of `factor` times the rows; `read` were sampled. Repeats are taken as `more_distinct` says."""
         rows = round(self.rows * factor)

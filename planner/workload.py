@@ -19,7 +19,8 @@ class Workload:
     rows: prompts asked for; distinct: those that run. shared: tokens of the run that all rows attend to together.
     own: tokens of a prompt below it; fresh: the share of those that no other prompt computes. tail: label tokens fed
     per row. labels: label rows of the head. outputs: tokens drawn per row, () for scoring. sure: the outputs are known,
-    by their bound or from earlier runs. exact: the rows were all counted; guessed: they depend on other inference.
+    by their bound or from earlier runs. exact: the rows were all counted; guessed: they depend on other inference;
+    at_least: there may be any number of rows more.
     """
 
     rows: int
@@ -34,6 +35,7 @@ class Workload:
     sure: bool = True
     exact: bool = True
     guessed: bool = False
+    at_least: bool = False
 
     @property
     def decodes(self) -> bool:
@@ -113,4 +115,5 @@ def workload(
         sure=scored(call) or outputs is not None,
         exact=counted.exact,
         guessed=counted.guessed,
+        at_least=counted.at_least,
     )

@@ -82,6 +82,12 @@ def test_what_cannot_be_sampled_goes_to_the_last_model(session: FakeSession, cas
     assert set(session.query(below).arrow()["topic"].to_pylist()) == {"bug"}
 
 
+def test_an_endless_input_is_not_too_short(session: FakeSession, cascade: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dql.estimate.BUDGET", 0.02)
+    endless = cascade.replace("body", "i").replace("FROM t", "FROM range(10_000_000_000_000) r(i)")
+    assert "the run calibrates on about" in plan(session, f"EXPLAIN {endless} WITH quality >= 0.999")
+
+
 def test_a_sample_keeps_the_last_models_answers(session: FakeSession, cascade: str) -> None:
     """A first model that is wrong about one row in a hundred: where that row was sampled it is answered rightly."""
     texts = ["perhaps a bug" if i % 100 == 0 else f"a bug {i}" for i in range(ROWS)]

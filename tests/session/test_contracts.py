@@ -206,6 +206,8 @@ def test_an_endless_input_is_planned_for_by_its_first_rows(small: FakeSession, m
     monkeypatch.setattr("dql.estimate.BUDGET", 0.02)
     text = plan(small, "EXPLAIN SELECT AI_GENERATE('Say {i}') AS said FROM range(10_000_000_000_000) r(i)")
     assert "rows ≥ " in text
+    bounded = "EXPLAIN SELECT AI_SCORE('{i}', 0, 9) AS s FROM range(10_000_000_000_000) r(i) WITH deadline < 9h"
+    assert "met by the rows that were counted" in plan(small, bounded)
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,16 @@ def plan(session: Session, text: str) -> str:
     return "\n".join(str(line) for line in session.query(text).arrow().column(0).to_pylist())
 
 
+def test_the_first_rows_of_an_endless_input_are_not_all_there_are(
+    quick: FakeSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Too few to prove a bound on are only rows of which it is known that no more follow."""
+    monkeypatch.setattr("dql.estimate.BUDGET", 0.02)
+    endless = QUERY.replace("body", "i").replace("FROM t", "FROM range(10_000_000_000_000) r(i)")
+    text = plan(quick, f"EXPLAIN {endless.replace('0.95', '0.999')}, quantization = 'bf16'")
+    assert "the run tests bf16 against fp32" in text
+
+
 def test_a_precision_is_taken_once_it_is_proven(quick: FakeSession) -> None:
     text = plan(quick, f"EXPLAIN {QUERY}")
     assert "the run tests bf16 against fp32 on 78 random rows or more" in text and quick.asked == []
