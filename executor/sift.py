@@ -26,11 +26,15 @@ Rows = NDArray[np.int64]  # numbers of rows in their window, ascending
 
 @dataclass(slots=True)
 class _Window:
-    """Rows being sifted, and for each call kept so far the rows asked with their answers."""
+    """Rows being sifted, and for each call kept so far the rows asked with their answers.
+
+    skipped: rows that failed in a query that leaves such rows out, whatever their other conditions say.
+    """
 
     batch: pa.RecordBatch
     numbers: Rows  # in the whole input
     finished: Mask
+    skipped: Mask
     answers: dict[str, tuple[Rows, pa.Array]] = field(default_factory=dict)
 
 
@@ -46,7 +50,8 @@ def sift(
             if row == 0:
                 for leaf in conditions.leaves():
                     leaf.count(batch.slice(0, PILOT_ROWS))
-            window = _Window(batch, row + np.arange(batch.num_rows), np.ones(batch.num_rows, dtype=bool))
+            every, none = np.ones(batch.num_rows, dtype=bool), np.zeros(batch.num_rows, dtype=bool)
+            window = _Window(batch, row + np.arange(batch.num_rows), every, none)
             met = conditions.run(window, np.arange(batch.num_rows))
             yield _output(window, met[window.finished[met]], [runners[out] for out in plan.kept])
             row += batch.num_rows
@@ -122,8 +127,10 @@ class _Leaf:
         for step, runners in self._steps:
             mapped = self._map(step.sql, step.name, batch)
             answered = answer_window(runners, mapped, window.numbers[rows], self._context, 0)
+            kept = answered.kept(self._context)
             window.finished[rows[~answered.finished]] = False
-            going &= answered.kept(self._context)
+            window.skipped[rows[answered.finished & ~kept]] = True
+            going &= kept
             batch = answered.batch
         window.answers |= {runner.call.out: (rows, batch.column(runner.call.out)) for runner in self.runners}
         true = pc.fill_null(self._map(self._plan.sql, self._plan.name, batch).column(0), False)
@@ -214,7 +221,7 @@ class _Any(_Group):
             if not self._goes_on(window, rows):
                 break
             met.append(part.run(window, rows))
-            rows = np.setdiff1d(rows, met[-1], assume_unique=True)
+            rows = np.setdiff1d(rows[~window.skipped[rows]], met[-1], assume_unique=True)
         return np.sort(np.concatenate(met))
 
 

@@ -77,3 +77,15 @@ def test_explain_analyze_says_how_it_was_ordered(loaded: FakeSession) -> None:
     plan = "\n".join(loaded.query(f"EXPLAIN ANALYZE {query}").arrow()["plan"].to_pylist())
     assert "order learnt on the first rows" in plan
     assert "order     number 1 in the end · TRUE of 100 of" in plan
+
+
+def test_a_row_that_failed_one_condition_is_skipped_whatever_the_next_says(session: FakeSession) -> None:
+    session.catalog.execute(
+        "CREATE TABLE l AS SELECT i AS id, repeat('no ', CASE i WHEN 3 THEN 600 ELSE 1 END) AS x FROM range(40) r(i)"
+    )
+    dear = f"AI_FILTER('bug {'many words ' * 30}{{id}} mentions bug')"
+    query = f"SELECT id FROM l WHERE AI_FILTER('{{x}} mentions bug') OR {dear}"
+    assert len(session.query(query)) == 40
+    skipped = session.query(f"{query} WITH on_error = 'skip'")
+    assert skipped.arrow()["id"].to_pylist() == [i for i in range(40) if i != 3]
+    assert sum("many words" in text for text in session.asked) == 40 + 39
