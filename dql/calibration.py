@@ -18,7 +18,8 @@ def run(session: Surroundings, name: str) -> int:
     print(f"  memory     {bytes_text(hardware.memory)}, read at {hardware.bandwidth / 1e9:.1f} GB/s")
     print(f"  products   {hardware.peak['fp32'] / 1e9:,.0f} GFLOP/s in fp32 at the shapes of {name}")
     print(f"  each step  {hardware.step_seconds * 1e3:.2f} ms beside its arithmetic")
-    print(f"  kept in    {session.machine.path}")
+    if session.machine.path.is_file():
+        print(f"  kept in    {session.machine.path}")
     if (used := session.machine.hardware()).kind != "cpu":
         print(f"{used}: not measured; plans rest on {used.notes}")
     return 0

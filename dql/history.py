@@ -5,6 +5,7 @@ off for a model on this hardware.
 """
 
 import json
+import logging
 import sqlite3
 import statistics
 import time
@@ -32,6 +33,8 @@ _KEPT_RUNS = 10_000
 _RECENT = 20  # calls that a refinement looks at
 _LEAST_SECONDS, _LEAST_ROWS = 1.0, 8  # shorter calls say little of rates, fewer rows little of lengths
 _FACTORS = (0.25, 4.0)
+_WRITE_WAIT, _READ_WAIT = 10.0, 0.5  # seconds that another process may hold the file
+_LOG = logging.getLogger("dql")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,15 +74,16 @@ class RunRecord:
 
 
 class History:
-    """The file is made on the first record; reading without one finds nothing."""
+    """The file is made on the first record; reading without one, or one that cannot be read, finds nothing."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._complained = False
 
     def record(self, run: RunRecord) -> None:
         """Keep a finished run; the oldest beyond ten thousand go, and those that another version of dql wrote."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        with self._open() as connection:
+        with self._open(_WRITE_WAIT) as connection:
             if connection.execute("PRAGMA user_version").fetchone()[0] not in (0, _VERSION):
                 connection.executescript("DROP TABLE IF EXISTS calls; DROP TABLE IF EXISTS runs;")
             connection.executescript(_SCHEMA)
@@ -150,16 +154,22 @@ class History:
         return [_run(row) for row in found]
 
     def _select(self, sql: str, values: tuple[object, ...]) -> list[tuple[object, ...]]:
-        if not self._path.exists():
-            return []
-        with self._open() as connection:
-            if connection.execute("PRAGMA user_version").fetchone()[0] != _VERSION:
+        try:
+            if not self._path.exists():
                 return []
-            return connection.execute(sql, values).fetchall()
+            with self._open(_READ_WAIT) as connection:
+                if connection.execute("PRAGMA user_version").fetchone()[0] != _VERSION:
+                    return []
+                return connection.execute(sql, values).fetchall()
+        except (sqlite3.Error, OSError) as error:  # what earlier runs taught makes plans better, not possible
+            if not self._complained:
+                _LOG.warning("nothing is learned from earlier runs: %s: %s", self._path, error)
+            self._complained = True
+            return []
 
     @contextmanager
-    def _open(self) -> Iterator[sqlite3.Connection]:
-        connection = sqlite3.connect(self._path, timeout=10)
+    def _open(self, wait: float) -> Iterator[sqlite3.Connection]:
+        connection = sqlite3.connect(self._path, timeout=wait)
         try:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA foreign_keys = ON")

@@ -1,5 +1,6 @@
 """This machine as the planner sees it: its profile, kept in the user's folder, measured anew when that is stale."""
 
+import logging
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -15,6 +16,7 @@ from dql.planner.hardware import Hardware, Progress, cpu_versions, from_json, th
 
 _REFERENCE = "fp32"
 _BUSY, _CALM = 1.3, 0.7  # processes a core
+_LOG = logging.getLogger("dql")
 
 
 class Bench(Protocol):
@@ -67,12 +69,14 @@ class Machine:
 
     def stale(self) -> str | None:
         """Why the stored profile no longer holds; None where it does or there is none."""
-        if not self.path.exists():
-            return None
         try:
+            if not self.path.exists():
+                return None
             stored, now = from_json(self.path.read_text()).versions, cpu_versions(self._config.num_threads)
         except ConfigError as error:
             return error.message
+        except (OSError, UnicodeDecodeError) as error:
+            return f"it cannot be read: {error}"
         changed = [
             f"{name} {stored.get(name, 'unknown')} is now {now[name]}" for name in now if stored.get(name) != now[name]
         ]
@@ -93,7 +97,10 @@ class Machine:
         thorough: bool = False,
         progress: Progress | None = None,
     ) -> Hardware:
-        """Measure the CPU at the shapes that are not known (all, where `thorough`) and keep the profile."""
+        """Measure the CPU at the shapes that are not known (all, where `thorough`) and keep the profile.
+
+        Where it cannot be written it holds for this session.
+        """
         hardware = self.cpu()
         if thorough or hardware.load > _BUSY:  # figures of a busy machine are no unit for others
             hardware = replace(this_cpu(self._config.num_threads), price=hardware.price)
@@ -101,10 +108,13 @@ class Machine:
             if not hardware.measured_for(_REFERENCE, shape):
                 hardware = bench.measure(hardware, shape, thorough=thorough, progress=progress)
         self._known = hardware
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         part = self.path.with_suffix(f".{os.getpid()}.part")
-        part.write_text(hardware.to_json())
-        part.replace(self.path)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            part.write_text(hardware.to_json())
+            part.replace(self.path)
+        except OSError as error:
+            _LOG.warning("the profile of this machine is not kept: %s", error)
         return self.cpu()
 
     def _stored(self) -> Hardware | None:

@@ -228,6 +228,22 @@ def test_runs_are_kept_and_teach_lengths(small: FakeSession) -> None:
     assert plan(small, f"EXPLAIN {GENERATE}") != before
 
 
+def test_what_cannot_be_learned_from_stops_no_query(
+    session: FakeSession, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Neither a torn history, nor a profile that can be neither read nor written."""
+    session.catalog.register("t", pa.table({"body": ["one", "two"]}))
+    monkeypatch.setattr("dql.estimate._WORTH_MEASURING", 0.0)
+    session.config.runs_file.parent.mkdir(parents=True, exist_ok=True)
+    session.config.runs_file.write_bytes(b"no database" * 100)
+    session.machine.path.mkdir(parents=True)
+    assert session.query(GENERATE).arrow().num_rows == 2
+    assert plan(session, "SHOW RUNS") == ""
+    said = [record.getMessage().partition(":")[0] for record in caplog.records]
+    assert said.count("nothing is learned from earlier runs") == 1
+    assert said.count("the profile of this machine is not kept") == 1
+
+
 def test_hardware_lists_this_machine_first(small: FakeSession) -> None:
     rows = small.query("SHOW HARDWARE").arrow().to_pylist()
     assert rows[0]["here"] and rows[0]["source"] == "measured"
