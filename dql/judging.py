@@ -158,15 +158,26 @@ class Judge:
         cheaper = [(way, choice) for way, choice in cheaper if len(_swaps(way, first)) == len(set(first.values()))]
         rows = self._rows(len(cheaper))
         tested = [Candidate(said(way), _on(way, first), *_gain(reference, choice)) for way, choice in cheaper]
-        paying = [c for c in tested if c.pays(rows, len(reference.calls)) or not reference.best.feasible]
+        rescued = [not reference.best.feasible and choice.best.feasible for _, choice in cheaper]
+        paying = [
+            candidate
+            for candidate, (_, choice), needed in zip(tested, cheaper, rescued, strict=True)
+            if needed or (self._may_run(choice) and candidate.pays(rows, len(reference.calls)))
+        ]
         query = self.reference(on_models(planned, first).query, reference.hardware)
         proven = self._prover(basis, said(first), self._share, ask=ask).prove(query, paying)
         for way, _ in cheaper:
             if said(way) in proven.bounds:
                 self._settled = True
                 return on_models(planned, way), proven.lines
+        if proven.open and any(rescued):  # the run may turn out to keep the contract
+            return on_models(planned, cheaper[rescued.index(True)][0]), proven.lines
         lines = proven.lines or [f"{said(first)} answers: no other model is cheap enough to be worth a test"]
         return on_models(planned, first), lines
+
+    def _may_run(self, choice: Choice) -> bool:
+        """Whether a plan would not be refused."""
+        return choice.best.feasible or bool(self.contract.setting("best_effort"))
 
     def _compared(self, priced: list[tuple[Chosen, Choice]], ways: list[Chosen], here: list[Chosen]) -> list[str]:
         """What was weighed, and what could not be."""

@@ -1,10 +1,12 @@
 """USING ANY: which model answers, and what must be proven before one that was not named first may."""
 
+import json
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
+from dql.errors import PlanError
 from dql.session import Session
 from tests.fake_session import FakeSession
 from tests.models.tiny import TinySizes, tiny_model
@@ -68,3 +70,19 @@ def test_a_small_table_is_not_worth_a_test(two: FakeSession) -> None:
     two.catalog.register("t", pa.table({"body": ["a bug"] * 30}))
     text = plan(two, f"EXPLAIN ANALYZE {FILTER} WITH quality >= 0.95")
     assert "main answers" in text and "model main" in text
+
+
+def test_a_bound_on_speed_that_only_another_model_can_keep(two: FakeSession) -> None:
+    asked = f"{FILTER} WITH quality >= 0.95"
+    (found,) = two.query(f"EXPLAIN (FORMAT json) {asked}").arrow().column(0).to_pylist()
+    predicted = json.loads(found)["predicted"]
+    tight = f"{asked}, deadline < {0.95 * (predicted['seconds'] + predicted['give']):.6f}s"
+    text = plan(two, f"EXPLAIN {tight}")
+    assert "the run tests small against main" in text and "model small" in text
+    assert "model small" in plan(two, f"EXPLAIN ANALYZE {tight}")
+
+
+def test_what_no_model_keeps_fails_before_any_call(two: FakeSession) -> None:
+    with pytest.raises(PlanError, match="no plan meets deadline"):
+        two.query(f"{FILTER} WITH quality >= 0.95, deadline < 1ms")
+    assert two.asked == []
