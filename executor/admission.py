@@ -17,12 +17,13 @@ _MIN_LANES = 8  # a new slab with fewer lanes waits for others to finish, unless
 class Admission:
     """Slots of one run: nodes have blocks; rows have blocks too, or lanes of slabs where they decode."""
 
-    def __init__(self, pool: BlockPool, *, max_rows: int, quota: int) -> None:
-        """At most `max_rows` lanes taken at once, and `quota` slots of the pool."""
+    def __init__(self, pool: BlockPool, *, max_rows: int, quota: int, invariant: bool = False) -> None:
+        """At most `max_rows` lanes taken at once, and `quota` slots of the pool; invariant: see Resident."""
         self.slabs: list[Slab] = []
         self.max_rows = max_rows
         self._pool = pool
         self._quota = quota
+        self._invariant = invariant
         self._used = 0
         self._nodes: list[Node] = []
         self._blocks: dict[int, Block] = {}  # by id of rows that do not decode
@@ -111,7 +112,8 @@ class Admission:
         """Hand a dense run that prompts begin with over to the pool once it is computed, for windows to come."""
         if node.parent is None and node.dense and node.block is not None and node.done == node.length:
             self._used -= node.block.length
-            node.resident, node.block = self._pool.keep(node.tokens, node.block), None
+            node.resident = self._pool.keep(node.tokens, node.block, invariant=self._invariant)
+            node.block = None
 
     def release(self, row: Row) -> None:
         """The row is done, or given up: free all it holds."""

@@ -59,7 +59,12 @@ class DecoderRun:
         pool = loaded.pool
         quota = min(int(pool.available * _RUN_SHARE), kv_slots or pool.available)
         self._scheduler = Scheduler(
-            pool, step_tokens=pace.step_tokens, max_rows=pace.max_rows, quota=quota, speculation=speculation
+            pool,
+            step_tokens=pace.step_tokens,
+            max_rows=pace.max_rows,
+            quota=quota,
+            speculation=speculation,
+            invariant=options.deterministic,
         )
         self._runner = Runner(
             loaded.backend,
@@ -98,9 +103,10 @@ class DecoderRun:
         requests, self._exhausted = pull(self._requests, self._options)
         with loaded.lock:
             context = self._options.context_of(shape)
+            invariant = self._options.deterministic
             window = plan_window(
                 requests,
-                loaded.pool.residents,
+                [resident for resident in loaded.pool.residents if resident.invariant == invariant],
                 context,
                 shape.vocab_size,
                 prefix=self._options.prefix,

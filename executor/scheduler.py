@@ -47,14 +47,15 @@ class Scheduler:
         max_rows: int,
         quota: int,
         speculation: Speculation | None = None,
+        invariant: bool = False,
     ) -> None:
         """At most `step_tokens` tokens a step, `max_rows` rows decoding at once, and `quota` slots of the pool.
 
-        speculation: makes guesses where they pay.
+        speculation: makes guesses where they pay. invariant: see Resident.
         """
         self.waiting: deque[Row] = deque()
         self.step_tokens = step_tokens
-        self.held = Admission(pool, max_rows=max_rows, quota=quota)
+        self.held = Admission(pool, max_rows=max_rows, quota=quota, invariant=invariant)
         self.speculation = speculation
 
     @property

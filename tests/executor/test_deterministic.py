@@ -82,6 +82,15 @@ def test_batch_order_chunks_and_subsets_change_no_bit(
     assert tiny.free_slots == tiny.pool.slots
 
 
+def test_prefixes_that_ordinary_runs_left_are_not_read(tiny: Engine) -> None:
+    asked = [request for request in requests(60, 250) if request.id % 5 == 0]  # they share 90 tokens
+    expected = answers(tiny, asked, (1024, 256, 4096))
+    tiny.pool.clear()
+    assert len(list(tiny.run(asked))) == len(asked) and tiny.pool.residents
+    for answer in tiny.run(asked, deterministic=True):
+        assert_equal_bits(answer, expected[answer.id])
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("family", ["gemma2", "gemma3", "qwen2, sliding"])
 def test_sliding_windows_and_capped_scores_too(family: str, tmp_path: Path) -> None:
