@@ -108,7 +108,7 @@ class Settler:
     def _hopeless(self, cascade: Cascade) -> str:
         """Why the last model has to answer all rows, where that is clear."""
         counted = self.statistics.get(cascade.first.out) if countable(cascade.node) else None  # a guess refuses nothing
-        if not all(self.session.registry.installed(stage.model) for stage in cascade.stages) and self.evidence is None:
+        if not self._here(cascade) and self.evidence is None:
             return ""  # the run will pull them
         if source(cascade.node) is None:
             return "its rows cannot be sampled before the run"
@@ -120,6 +120,9 @@ class Settler:
             short = "1 row is" if rows is None else f"{rows:,} rows are"
             return f"{short} too few to calibrate {target:g} at {share_text(confidence)} on"
         return ""
+
+    def _here(self, cascade: Cascade) -> bool:
+        return all(self.session.registry.installed(stage.model) for stage in cascade.stages)
 
     def _promise(self) -> tuple[float, float]:
         bounds = self.contract.bounds_on("quality")
@@ -141,7 +144,8 @@ class Settler:
         def digest() -> str:
             return rows_digest(cascade.node, cascade.first, self.session.catalog, self.params)
 
-        known = self.session.certificates.find(subject, digest)
+        # of a model that is not here yet nothing says whether it is the one that was tested
+        known = self.session.certificates.find(subject, digest) if self._here(cascade) else None
         if known is not None:
             return Calibration(**known)  # type: ignore[arg-type]
         if self.evidence is None:

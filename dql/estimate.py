@@ -198,7 +198,7 @@ class _Counting:
         """Count a node's calls, or guess what they ask where that depends on calls below."""
         session = self._session
         asked = [c for c in node.calls if c.op != "count_tokens"]
-        missing = [c for c in asked if not session.registry.installed(c.model)]
+        missing = [c for c in node.calls if not session.registry.installed(c.model)]
         for c in missing:
             self.notes[c.out] = f"prompt tokens unknown: {c.model} is not here yet (dql models pull {c.model})"
         if missing:

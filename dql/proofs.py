@@ -154,7 +154,8 @@ class Prover:
         def digest() -> str:
             return rows_digest(node, call, self.session.catalog, self.params)
 
-        known = self.session.certificates.find(subject, digest)
+        here = all(self.session.registry.installed(each.model) for each in (call, changed))
+        known = self.session.certificates.find(subject, digest) if here else None
         if known is not None:
             return Proof(**known["proof"]), tuple(known["floor"])  # type: ignore[arg-type,return-value]
         if self.evidence is None:

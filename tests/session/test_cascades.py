@@ -82,6 +82,14 @@ def test_what_cannot_be_sampled_goes_to_the_last_model(session: FakeSession, cas
     assert set(session.query(below).arrow()["topic"].to_pylist()) == {"bug"}
 
 
+def test_models_that_are_not_here_yet_are_explained(session: FakeSession, cascade: str) -> None:
+    """Also where something was proven of others, and where only the tokenizer of a model is needed."""
+    plan(session, f"EXPLAIN ANALYZE {cascade}")
+    assert "the run calibrates on about" in plan(session, f"EXPLAIN {cascade.replace('other', 'smollm2')}")
+    tokens = plan(session, "EXPLAIN SELECT AI_COUNT_TOKENS(body, model => 'smollm2') AS n FROM t")
+    assert "smollm2 is not here yet" in tokens
+
+
 def test_an_endless_input_is_not_too_short(session: FakeSession, cascade: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dql.estimate.BUDGET", 0.02)
     endless = cascade.replace("body", "i").replace("FROM t", "FROM range(10_000_000_000_000) r(i)")
