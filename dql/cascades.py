@@ -81,7 +81,8 @@ def cascades_of(query: QueryPlan) -> list[Cascade]:
 
 @dataclass(frozen=True, slots=True)
 class Settler:
-    """Settles cascades. evidence: asks engines; None where the query does not run next."""
+    """Settles cascades. evidence: asks engines; None where the query does not run next. share: of the risk that the
+    contract leaves, how much they may take; they split it, so that all promises hold at once."""
 
     session: "Surroundings"
     contract: Contract
@@ -90,19 +91,21 @@ class Settler:
     evidence: Callable[[], Evidence] | None
     identify: Identify
     price: Price
+    share: float = 1.0
 
     def settle(self, query: QueryPlan) -> Settled:
         """All cascades of a query."""
-        settled = Settled()
-        for cascade in cascades_of(query):
-            reason = self._hopeless(cascade)
-            found = None if reason else self._calibration(cascade)
+        settled, cascades = Settled(), cascades_of(query)
+        each = replace(self, share=self.share / max(len(cascades), 1))
+        for cascade in cascades:
+            reason = each._hopeless(cascade)
+            found = None if reason else each._calibration(cascade)
             if found is not None and found.alone:
                 reason = f"nothing could be proven on {found.rows:,} random rows"
             settled.open = settled.open or not (reason or found)
             settled.thresholds[cascade.sure] = ALONE if reason else 1.0 if found is None else found.threshold
-            self._say(cascade, found, reason, settled)
-            self._price(cascade, 1.0 if reason else _ASSUMED if found is None else found.asked, settled)
+            each._say(cascade, found, reason, settled)
+            each._price(cascade, 1.0 if reason else _ASSUMED if found is None else found.asked, settled)
         return settled
 
     def _hopeless(self, cascade: Cascade) -> str:
@@ -130,13 +133,18 @@ class Settler:
             (b.confidence for b in bounds), default=CONFIDENCE
         )
 
-    def _size(self, rows: int) -> int:
+    def _tested(self) -> tuple[float, float]:
+        """The target, and the confidence at which one cascade must reach it."""
         target, confidence = self._promise()
+        return target, 1 - (1 - confidence) * self.share
+
+    def _size(self, rows: int) -> int:
+        target, confidence = self._tested()
         return sample_size(rows, target, 1 - confidence)
 
     def _calibration(self, cascade: Cascade) -> Calibration | None:
         """Known from earlier, else made now; None where no engine may be asked."""
-        target, confidence = self._promise()
+        target, confidence = self._tested()
 
         def subject() -> object:
             return "cascade", [self.identify(stage) for stage in cascade.stages], target, confidence

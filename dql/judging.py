@@ -39,7 +39,7 @@ class Judge:
     may_ask: bool
     progress: "Callable[[Progress], None] | None" = None
     evidence: "EngineEvidence | None" = field(default=None, init=False)
-    _share: float = field(default=1.0, init=False)  # of the risk that precisions may take
+    _share: float = field(default=1.0, init=False)  # of the risk that cascades or precisions may take
     _settled: bool = field(default=False, init=False)  # another model than the reference answers
 
     def reference(self, query: QueryPlan, hardware: Hardware) -> QueryPlan:
@@ -56,8 +56,8 @@ class Judge:
     ) -> Settled:
         """What becomes of the cascades of a reference plan. Asks engines where `ask`."""
         evidence = self.asked if ask else None
-        settler = Settler(self.session, self.contract, self.params, statistics, evidence, self.identify, price)
-        return settler.settle(query)
+        asks = evidence, self.identify, price, self._share
+        return Settler(self.session, self.contract, self.params, statistics, *asks).settle(query)
 
     def precisions(self, query: QueryPlan, found: "Estimate", choose: Choose, *, ask: bool) -> tuple[Proven, Choice]:
         """Precisions that are proven to keep the quality bound, and the plan with these among its choices.

@@ -122,3 +122,12 @@ def test_a_second_cascade_is_calibrated_on_the_models_own_answers(session: FakeS
     again = "AI_CLASSIFY(body || '', ['bug', 'praise']) AS again"
     text = plan(session, "EXPLAIN ANALYZE " + cascade.replace("AS topic", f"AS topic, {again}"))
     assert text.count("cascade: believed from a confidence of 0.6") == 2
+
+
+def test_the_risk_is_split_over_the_cascades_of_a_query(session: FakeSession, cascade: str) -> None:
+    promised = "WITH quality >= 0.9 CONFIDENCE 0.9"
+    again = "AI_CLASSIFY(body || '', ['bug', 'praise']) AS again"
+    one = plan(session, f"EXPLAIN {cascade} {promised}")
+    two = plan(session, f"EXPLAIN {cascade.replace('AS topic', f'AS topic, {again}')} {promised}")
+    assert "at 90 % confidence: the run calibrates on about 88 random rows" in one
+    assert two.count("at 90 % confidence: the run calibrates on about 116 random rows") == 2
