@@ -157,6 +157,7 @@ def space_of(hardware: Hardware, contract: Contract, *, what_if: bool) -> Space:
     devices = _pinned_count(contract, "devices", hardware, what_if)
     tensor = _pinned_count(contract, "tensor_parallel", hardware, what_if)
     pipeline = _pinned_count(contract, "pipeline_parallel", hardware, what_if)
+    _check_shards(contract, max(tensor, 1) * max(pipeline, 1), devices or hardware.devices)
     rows = contract.setting("batch_size")
     powers = tuple(1 << n for n in range(10) if 1 << n <= hardware.devices)
     others = tuple(p for p in _LOSSY[hardware.kind] if p in hardware.peak) if what_if else ()
@@ -214,6 +215,15 @@ def _pinned_count(contract: Contract, name: str, hardware: Hardware, what_if: bo
         )
         raise UnsupportedError(f"{name} = {value}, and {has}", hint=hint + more)
     return value
+
+
+def _check_shards(contract: Contract, shards: int, devices: int) -> None:
+    """Complain about pinned numbers that each could be, but not together."""
+    if shards <= devices:
+        return
+    names = ("tensor_parallel", "pipeline_parallel", "devices")
+    pins = ", ".join(f"{name} = {value}" for name in names if (value := contract.setting(name)) is not None)
+    raise UnsupportedError(f"{pins}: one model takes {shards} devices, and has {devices}", hint="leave one of them out")
 
 
 def _allowed(hardware: Hardware, contract: Contract, agreement: Mapping[str, float]) -> tuple[str, ...]:

@@ -81,6 +81,14 @@ def test_what_no_engine_runs_is_named(name: str, value: int | str) -> None:
 
 
 @pytest.mark.parametrize(
+    "pinned", [{"devices": 2, "tensor_parallel": 4}, {"tensor_parallel": 4, "pipeline_parallel": 4}]
+)
+def test_pins_that_cannot_be_together_are_named(pinned: dict[str, int | str]) -> None:
+    with pytest.raises(UnsupportedError, match="tensor_parallel = 4"):
+        search([CALL], hardware_named("h100:8"), Contract(pinned=pinned), what_if=True)
+
+
+@pytest.mark.parametrize(
     "pinned", [{"quantization": "fp32"}, {"devices": 1}, {"batch_size": 7}, {"kv_cache": "fp32"}, {"batch_size": 9999}]
 )
 def test_what_is_pinned_is_obeyed(pinned: dict[str, int | str]) -> None:
