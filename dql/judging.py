@@ -13,7 +13,7 @@ from dql.planner.models import Chosen, choices, on_models, said
 from dql.planner.physical import CallExec, ErrorPolicy, Placement, QueryPlan
 from dql.planner.placing import placed
 from dql.planner.plan import Planned
-from dql.planner.search import Choice, lossy, preference, reference_of, settled, space_of
+from dql.planner.search import REFERENCE, Choice, lossy, lossy_cache, preference, reference_of, settled, space_of
 from dql.planner.statistics import CallStatistics, infer_nodes
 from dql.planner.units import seconds_text
 from dql.proofs import Candidate, Proven, Prover, aim
@@ -45,10 +45,10 @@ class Judge:
     def reference(self, query: QueryPlan, hardware: Hardware) -> QueryPlan:
         """The plan whose answers are right, with all models of its cascades asked."""
         space = space_of(hardware, self.contract, what_if=True)
-        precision = reference_of(hardware, self.contract)
+        precision, cache = reference_of(hardware, self.contract), REFERENCE[hardware.kind]
         if self.contract.bound("quality") is None:
-            precision = space.weights[0]  # perhaps pinned
-        place = settled(Placement(weights=precision, kv_cache=space.kv_cache[0], device=hardware.kind), self.contract)
+            precision, cache = space.weights[0], space.kv_cache[0]  # perhaps pinned
+        place = settled(Placement(weights=precision, kv_cache=cache, device=hardware.kind), self.contract)
         return placed(with_thresholds(query, {}, _ASKED), place)
 
     def cascades(
@@ -71,10 +71,11 @@ class Judge:
             return Proven(), reference
         candidates = self._cheaper(reference, choose)
         prover = self._prover(found, reference_of(reference.hardware, self.contract), self._share, ask=ask)
-        proven = prover.prove(query, candidates)
+        proven = prover.prove(query, list(candidates.values()))
         if proven.open and not reference.best.feasible:
-            return proven, choose({candidate.name: 1.0 for candidate in candidates})
-        return proven, choose(proven.bounds) if proven.bounds else reference
+            return proven, choose(dict.fromkeys(candidates, 1.0))
+        bounds = {name: proven.bounds[c.name] for name, c in candidates.items() if c.name in proven.bounds}
+        return proven, choose(bounds) if bounds else reference
 
     def pick(
         self, planned: Planned, predict: "Callable[[Planned], Estimate]", *, ask: bool
@@ -125,21 +126,25 @@ class Judge:
         aims = [aim(bound, self._share, candidates) for bound in self.contract.bounds_on("quality")]
         return max(first_look(each.target, each.delta) for each in aims)
 
-    def _cheaper(self, reference: Choice, choose: Choose) -> list[Candidate]:
-        """Precisions for which a test pays, the cheapest first; one that is pinned must be tested."""
-        pinned = self.contract.setting("quantization") is not None
+    def _cheaper(self, reference: Choice, choose: Choose) -> dict[str, Candidate]:
+        """Precisions of weights for which a test pays, the cheapest first; what is pinned must be tested, with the
+        cache that is pinned."""
+        lossy_kv = lossy_cache(reference.hardware, self.contract)
+        pinned = lossy_kv or self.contract.setting("quantization") is not None
         names = lossy(reference.hardware, self.contract)
         plans = {name: choose({name: 1.0}) for name in names}
-        found = []
+        found = {}
         for name, plan in sorted(plans.items(), key=lambda item: preference(item[1].best, self.contract)):
             if plan.best.placement.weights != name:
                 continue
-            candidate = Candidate(name, _in_precision(name), *_gain(reference, plan))
+            cache = plan.best.placement.kv_cache
+            called = f"{name} with {cache} KV" if lossy_kv else name
+            candidate = Candidate(called, _in_precision(name, cache), *_gain(reference, plan))
             rows = self._rows(len(names))
             load = sum({c.model: c.shape.parameters * _LOAD for c in plan.calls}.values())
             rescued = plan.best.feasible and not reference.best.feasible
             if pinned or rescued or replace(candidate, saves=candidate.saves - load).pays(rows, len(plan.calls)):
-                found.append(candidate)
+                found[name] = candidate
         return found
 
     def _pick_proven(
@@ -195,8 +200,8 @@ def _gain(reference: Choice, other: Choice) -> tuple[float, float]:
     return one.seconds - two.seconds, (one.seconds + two.seconds) / max(one.rows, 1)
 
 
-def _in_precision(weights: str) -> Callable[[CallExec], CallExec]:
-    return lambda call: replace(call, placement=replace(call.placement, weights=weights))
+def _in_precision(weights: str, cache: str) -> Callable[[CallExec], CallExec]:
+    return lambda call: replace(call, placement=replace(call.placement, weights=weights, kv_cache=cache))
 
 
 def _swaps(way: Chosen, first: Chosen) -> set[tuple[str, str]]:

@@ -143,10 +143,18 @@ def reference_of(hardware: Hardware, contract: Contract) -> str:
 
 
 def lossy(hardware: Hardware, contract: Contract) -> tuple[str, ...]:
-    """Precisions other than the reference that an engine of this hardware has; the pinned one alone where one is."""
-    reference, pinned = reference_of(hardware, contract), contract.setting("quantization")
+    """Precisions that may answer otherwise than the reference, of those that an engine of this hardware has; the pinned
+    one alone where one is. With a pinned cache that may, every precision does."""
+    reference = None if lossy_cache(hardware, contract) else reference_of(hardware, contract)
+    pinned = contract.setting("quantization")
     every = (pinned,) if pinned is not None else (REFERENCE[hardware.kind], *_LOSSY[hardware.kind])
     return tuple(str(p) for p in every if p in hardware.peak and p != reference)
+
+
+def lossy_cache(hardware: Hardware, contract: Contract) -> bool:
+    """Whether the pinned precision of the KV cache, if any, is below what right answers are given with."""
+    pinned = contract.setting("kv_cache")
+    return pinned is not None and BYTES_PER_VALUE[str(pinned)] < BYTES_PER_VALUE[REFERENCE[hardware.kind]]
 
 
 def space_of(hardware: Hardware, contract: Contract, *, what_if: bool) -> Space:
@@ -266,7 +274,7 @@ def _simulated(
         for c, part in parts
     )
     whole = together(costs, float(np.max(peak((c.model, part) for c, part in parts))))
-    exact = placement.weights == reference_of(hardware, contract)
+    exact = placement.weights == reference_of(hardware, contract) and not lossy_cache(hardware, contract)
     quality = 1.0 if exact else agreement.get(placement.weights, 0.0)
     # what is only guessed is no ground to refuse a query
     known = together([c for c, (call, _) in zip(costs, parts, strict=True) if not call.work.guessed], whole.memory)

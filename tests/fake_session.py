@@ -187,8 +187,8 @@ class _FakeRuntime(Runtime):
         return base  # an engine that computes nothing has no speed
 
     def engine(self, name: str, placement: Placement, tracker: Tracker, sharing: int = 1) -> Engine:
-        exact = placement.weights == REFERENCE[placement.device]
-        key = name if exact else f"{name} in {placement.weights}"
+        exact = placement.weights == placement.kv_cache == REFERENCE[placement.device]
+        key = name if exact else f"{name} in {placement.weights} with {placement.kv_cache} KV"
         if key not in self.engines:
             speaker = "" if name == self._default else f"{name}: "
             model = self.model(name, tracker)

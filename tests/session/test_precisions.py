@@ -116,6 +116,15 @@ def test_what_is_pinned_must_prove_itself_too(quick: FakeSession) -> None:
         quick.query(pinned)
 
 
+def test_a_pinned_cache_must_prove_itself_with_its_weights(quick: FakeSession) -> None:
+    pinned = f"{QUERY}, kv_cache = 'bf16'"
+    text = plan(quick, f"EXPLAIN ANALYZE {pinned}")
+    assert "bf16 (pinned) KV" in text and re.search(r"with bf16 KV agrees with fp32 on (\d+) of \1 random rows", text)
+    table(quick, ROWS // 4)
+    with pytest.raises(PlanError, match=r"no plan meets quality >= 0\.95"):
+        quick.query(pinned)
+
+
 def test_a_bound_on_speed_that_only_a_proof_can_keep(quick: FakeSession) -> None:
     (found,) = quick.query(f"EXPLAIN (FORMAT json) {QUERY}").arrow().column(0).to_pylist()
     seconds = json.loads(found)["predicted"]["seconds"] * 0.8
