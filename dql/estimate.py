@@ -26,6 +26,7 @@ from dql.planner.infeasible import infeasible
 from dql.planner.physical import CallExec, InferExec, QueryPlan
 from dql.planner.plan import Planned
 from dql.planner.prompts import prompts
+from dql.planner.sampling import changes_state
 from dql.planner.search import Choice, space_of
 from dql.planner.statistics import BUDGET, Asked, CallStatistics, countable, infer_nodes
 from dql.planner.workload import workload
@@ -41,7 +42,6 @@ _RUN_BUDGET = 0.25  # seconds of counting before a run whose contract asks for n
 _WORTH_MEASURING = 10.0  # predicted seconds from which a profile of the machine pays
 _SPEED = ("latency", "ttft", "tpot", "throughput", "deadline", "cost")
 _CLEAR = 5.0  # a bound this far from typical figures is judged without a profile
-_SIDE_EFFECTS = ("nextval(", "setseed(")  # SQL that must not run twice
 
 
 class Surroundings(Protocol):
@@ -210,7 +210,7 @@ class _Counting:
         sql = countable(node)
         if sql is None:
             self._guess(node, asked, self._before)
-        elif any(word in sql.lower() for word in _SIDE_EFFECTS):
+        elif changes_state(sql):
             why = "rows and tokens are not counted: reading them twice changes state"
             self.notes |= {c.out: why for c in asked}
         else:

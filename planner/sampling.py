@@ -5,8 +5,13 @@ from dataclasses import replace
 
 from dql.planner.physical import FragmentExec, InferExec, MapExec, PhysicalPlan, SiftExec
 
-_TWICE = re.compile(r"\b(nextval|setseed)\s*\(", re.IGNORECASE)  # SQL that must not run twice
+_TWICE = re.compile(r"\b(nextval|setseed)\s*\(", re.IGNORECASE)
 _MANY = re.compile(r"\bunnest\b", re.IGNORECASE)  # rows of one row depend on each other
+
+
+def changes_state(sql: str) -> bool:
+    """Whether SQL that is read twice leaves something else behind than read once."""
+    return _TWICE.search(sql) is not None
 
 
 def source(node: InferExec) -> FragmentExec | None:
@@ -16,7 +21,7 @@ def source(node: InferExec) -> FragmentExec | None:
         if isinstance(plan, MapExec) and _MANY.search(plan.sql):
             return None
         plan = plan.child
-    if not isinstance(plan, FragmentExec) or plan.inputs or _TWICE.search(plan.sql):
+    if not isinstance(plan, FragmentExec) or plan.inputs or changes_state(plan.sql):
         return None
     return plan
 
