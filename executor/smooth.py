@@ -2,15 +2,15 @@
 
 y = (x / s) · (weight ⊙ s)ᵀ for any s > 0 per input channel; s = max|x| ** STRENGTH / max|weight| ** (1 − STRENGTH).
 What divides x is folded into the norm above the matrix, so that it costs nothing. max|x| is seen on a fixed text that
-runs through the model in fp32 once while it loads: of all inputs it is the widest channels that matter, and these are
-the model's own and not the data's.
+runs through the model in fp32, layer by layer, before it loads: of all inputs it is the widest channels that matter,
+and these are the model's own and not the data's.
 """
 
 from collections.abc import Mapping, Sequence
 
 import torch
 
-from dql.executor.models.decoder import Decoder, PackedTokens
+from dql.executor.models.decoder import Decoder, Layer, PackedTokens
 from dql.executor.models.linear import Layout
 from dql.executor.weights import Weights
 from dql.kernels.fused_cpu import attend_dense
@@ -36,11 +36,12 @@ Widths = Sequence[Mapping[str, torch.Tensor]]  # per layer and norm, the largest
 
 
 class _Observed(Decoder):
-    """A decoder that notes how wide its norms' outputs are."""
+    """A decoder that notes how wide its norms' outputs are. It holds few layers at a time, never the model."""
 
     def __init__(self, shape: ModelShape, weights: Weights, context: int, layout: Layout) -> None:
-        super().__init__(shape, weights, context=context, layout=layout)
-        self._widest: dict[int, torch.Tensor] = {}  # by id of the norm's weight
+        super().__init__(shape, weights, context=context, layout=layout, streamed=True)
+        self._widest: list[dict[str, torch.Tensor]] = []  # per layer so far
+        self._norms: dict[int, str] = {}  # of the layer that runs, by id of their weights
 
     def widths(self, ids: Sequence[int]) -> Widths:
         """Run a text of these tokens."""
@@ -56,11 +57,19 @@ class _Observed(Decoder):
 
         with torch.inference_mode():
             self.forward(PackedTokens(torch.tensor(ids), at, at, at), caches, attention)
-        return [{norm: self._widest[id(getattr(layer, norm))] for norm in _FED} for layer in self._layers]
+        return self._widest
+
+    def _project(
+        self, layer: Layer, cache: KVCache, x: torch.Tensor, positions: torch.Tensor, slots: torch.Tensor
+    ) -> tuple[torch.Tensor]:
+        self._widest.append({})
+        self._norms = {id(getattr(layer, norm)): norm for norm in _FED}
+        return super()._project(layer, cache, x, positions, slots)
 
     def _norm(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         y = super()._norm(x, weight)
-        self._widest[id(weight)] = y.abs().amax(0)
+        if (norm := self._norms.get(id(weight))) is not None:
+            self._widest[-1][norm] = y.abs().amax(0)
         return y
 
 

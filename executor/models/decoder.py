@@ -4,7 +4,7 @@ Llama, Mistral, Qwen2, Qwen3, SmolLM2, SmolLM3, Gemma 2 and Gemma 3. A pass take
 notion of rows; what a token may see is the attention's business.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from dataclasses import dataclass
@@ -61,7 +61,7 @@ class PackedTokens:
 
 
 @dataclass(frozen=True, slots=True)
-class _Layer:
+class Layer:
     attention_norm: torch.Tensor
     qkv: Linear
     o: Linear
@@ -85,16 +85,20 @@ class Decoder:
         *,
         context: int,
         layout: Layout,
+        streamed: bool = False,
     ) -> None:
-        """Load every tensor; `context` bounds the positions that will be asked for. Raises ConfigError."""
+        """Load every tensor; `context` bounds the positions that will be asked for. Raises ConfigError.
+
+        streamed: layers are read anew as a pass comes to them, and dropped behind it.
+        """
         if not shape.causal or shape.activation == "gelu" or not shape.gated_mlp or shape.norm != "rms":
             raise UnsupportedError(f"models of family {shape.architecture!r} are not decoders that dql runs")
         self.shape = shape
         builder = _Builder(shape, weights, context, layout)
         with ThreadPoolExecutor(2) as threads:  # decoding blocks releases the interpreter lock
-            layers = threads.map(builder.layer, range(shape.num_layers))
+            layers = None if streamed else threads.map(builder.layer, range(shape.num_layers))
             self._embedding = builder.tensor("embedding")
-            self._layers = list(layers)
+            self._layers: Iterable[Layer] = _Streamed(builder, shape.num_layers) if layers is None else list(layers)
         self._final_norm = builder.tensor("final_norm")
         head = self._embedding if shape.tie_embeddings else builder.tensor("head")
         self.head = Head(head, shape.logit_softcap, layout)
@@ -112,19 +116,18 @@ class Decoder:
         x = self._embedding[tokens.ids]
         if shape.embedding_scale != 1:
             x *= torch.tensor(shape.embedding_scale, dtype=x.dtype)
-        last = self._layers[-1]
-        for layer, cache in zip(self._layers, caches, strict=True):
+        for number, (layer, cache) in enumerate(zip(self._layers, caches, strict=True), 1):
             project = partial(self._project, layer, cache)
             (q,) = rowwise(project, self._tile, x, tokens.positions, tokens.slots)
             attended = attention(q, cache, window=layer.window)
-            if layer is last:  # nothing reads the other tokens after their keys and values are stored
+            if number == shape.num_layers:  # nothing reads the other tokens after their keys and values are stored
                 x, attended = x[tokens.outputs], attended[tokens.outputs]
             (x,) = rowwise(partial(self._finish, layer), self._tile, x, attended)
         (x,) = rowwise(lambda rows: (self._norm(rows, self._final_norm),), self._tile, x)
         return x
 
     def _project(
-        self, layer: _Layer, cache: KVCache, x: torch.Tensor, positions: torch.Tensor, slots: torch.Tensor
+        self, layer: Layer, cache: KVCache, x: torch.Tensor, positions: torch.Tensor, slots: torch.Tensor
     ) -> tuple[torch.Tensor]:
         """Store the tokens' keys and values; their queries [tokens, heads, head_dim]."""
         shape = self.shape
@@ -136,7 +139,7 @@ class Decoder:
         rope(q, k, positions, table.cos, table.sin, norm=layer.head_norm, v=v, cache=cache, slots=slots)
         return (q,)
 
-    def _finish(self, layer: _Layer, x: torch.Tensor, attended: torch.Tensor) -> tuple[torch.Tensor]:
+    def _finish(self, layer: Layer, x: torch.Tensor, attended: torch.Tensor) -> tuple[torch.Tensor]:
         """Output projection and feed-forward, each with its residual."""
         if layer.attention_out_norm is None:
             x = layer.o.plus(attended, x)
@@ -171,11 +174,11 @@ class _Builder:
         )
         self._none = identity_table(shape, context).to(layout.device) if shape.no_rope_layers else self._full
 
-    def layer(self, index: int) -> _Layer:
+    def layer(self, index: int) -> Layer:
         shape = self._shape
         sliding = shape.is_sliding(index)
         rotary = self._local if sliding else self._full
-        return _Layer(
+        return Layer(
             attention_norm=self.tensor("attention_norm", index),
             qkv=self._linear(("q", "k", "v"), index, shape.attention_bias),
             o=self._linear(("o",), index, shape.attention_output_bias),
@@ -205,3 +208,14 @@ class _Builder:
         weight = self._weights.stacked(roles, index)
         bias = self._weights.stacked(tuple(f"{role}_bias" for role in roles), index) if has_bias else None
         return self._layout.linear("".join(roles), weight, bias)
+
+
+@dataclass(frozen=True, slots=True)
+class _Streamed:
+    """The layers of a checkpoint, each loaded when its turn comes."""
+
+    builder: _Builder
+    count: int
+
+    def __iter__(self) -> Iterator[Layer]:
+        return map(self.builder.layer, range(self.count))

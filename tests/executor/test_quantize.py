@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from weakref import ReferenceType, ref
 
 import pytest
 import torch
@@ -122,6 +123,23 @@ def test_smoothing_leaves_the_model_what_it_is(model: Model) -> None:
         return decoder.forward(PackedTokens(IDS, at, at, at), cache, lambda q, cache, window: q.flatten(1))
 
     assert off(last(moved), last(weights)) < 1e-5
+
+
+@pytest.mark.skipif(interpreting(), reason="nothing of Triton is in it")
+def test_smoothing_never_holds_the_whole_model(tmp_path: Path) -> None:
+    model = open_model(tiny_model(tmp_path, TinySizes(layers=8)), name="tiny", uri="tiny")
+    made: list[ReferenceType[torch.Tensor]] = []
+    alive: list[int] = []
+
+    class Counting(DenseLayout):
+        def linear(self, role: str, weight: torch.Tensor, bias: torch.Tensor | None = None) -> Linear:
+            if role == "qkv":
+                made.append(ref(weight))
+                alive.append(sum(found() is not None for found in made))
+            return super().linear(role, weight, bias)
+
+    smoothed(open_weights(model), model.shape, IDS.tolist(), Counting(CPU))
+    assert len(made) == 8 and max(alive) <= 3
 
 
 @pytest.mark.skipif(interpreting(), reason="nothing of Triton is in it")
