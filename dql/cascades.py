@@ -150,7 +150,7 @@ class Settler:
             return "cascade", [self.identify(stage) for stage in cascade.stages], target, confidence
 
         def digest() -> str:
-            return rows_digest(cascade.node, cascade.first, self.session.catalog, self.params)
+            return rows_digest(cascade.node, cascade.first, self.session.catalog, self.params, self.identify)
 
         # of a model that is not here yet nothing says whether it is the one that was tested
         known = self.session.certificates.find(subject, digest) if self._here(cascade) else None

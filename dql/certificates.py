@@ -1,7 +1,8 @@
 """What was proven of a model on a user's rows, kept per user, so that a repeated query need not prove it again.
 
-A certificate holds for the weights, precisions, template and rows that it was made with; any of them changed, it is not
-found. Rows are told apart by a sum of hashes that DuckDB computes over the columns that a call reads.
+A certificate holds for the weights, precisions, template and rows that it was made with, and for the version of dql
+that made it; any of them changed, it is not found. Rows are told apart by a sum of hashes that DuckDB computes over
+the columns that a call reads.
 """
 
 import json
@@ -11,12 +12,15 @@ from collections.abc import Callable, Mapping
 from hashlib import blake2b
 from pathlib import Path
 
+from dql import __version__
 from dql.catalog import Catalog, quote_name
 from dql.planner.physical import CallExec, InferExec
 from dql.planner.sampling import source
+from dql.planner.statistics import infer_nodes
 
 Value = Mapping[str, object]
 
+_FORMAT = 2  # of what is kept: another one where a certificate holds other fields, or these mean something else
 _KEPT = 16  # newest certificates of one template
 _LOG = logging.getLogger("dql")
 
@@ -56,10 +60,17 @@ class Certificates:
             _LOG.warning("what was proven is not kept: %s", error)
 
 
-def rows_digest(node: InferExec, call: CallExec, catalog: Catalog, params: Mapping[str, object]) -> str:
+def rows_digest(
+    node: InferExec,
+    call: CallExec,
+    catalog: Catalog,
+    params: Mapping[str, object],
+    identify: Callable[[CallExec], object],
+) -> str:
     """Names the rows that a call of a node reads, in whatever order they come.
 
-    Where other inference decides which these are, the rows below it and the plan between name them.
+    Where other inference decides which these are, the rows below it and the plan between name them, and what `identify`
+    says of each call in it.
     """
     below = source(node)
     assert below is not None, "rows that cannot be sampled have no name"
@@ -68,9 +79,10 @@ def rows_digest(node: InferExec, call: CallExec, catalog: Catalog, params: Mappi
     hashed = ", ".join(map(quote_name, read)) if direct else "dql_rows"
     sums = f"count(*)::VARCHAR, coalesce(sum(hash({hashed})::HUGEINT), 0)::VARCHAR"
     batch = next(iter(catalog.stream(f"SELECT {sums} FROM ({below.sql}) AS dql_rows", 1, params)))
-    between = "" if direct else repr(node.child)
+    calls = () if direct else (each for lower in infer_nodes(node.child) for each in lower.calls)
+    between = "" if direct else repr((node.child, [identify(each) for each in calls]))
     return blake2b(repr((batch.to_pylist(), between)).encode(), digest_size=12).hexdigest()
 
 
 def _name(subject: object) -> str:
-    return blake2b(repr(subject).encode(), digest_size=12).hexdigest()
+    return blake2b(repr((__version__, _FORMAT, subject)).encode(), digest_size=12).hexdigest()

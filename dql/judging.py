@@ -110,11 +110,13 @@ class Judge:
         return [] if self.evidence is None else [f"to find out took {seconds_text(self.evidence.seconds)}"]
 
     def identify(self, call: CallExec) -> object:
-        """All that decides what a call answers to a row."""
-        place, model = call.placement, self.session.registry.resolve(call.model)
+        """All that decides what a call answers to a row; a model that is not here yet has but its name."""
+        place, registry, name = call.placement, self.session.registry, call.model
+        model = registry.resolve(name).digest if registry.installed(name) else f"{name}, not here"
+        overflow = self.contract.setting("on_overflow")
         asks = call.op, call.template, call.bare, call.labels, call.multi, call.low, call.high, call.type
         told = call.system, call.instruction, call.examples, call.calibrate, call.decoding
-        return model.digest, place.device, place.weights, place.kv_cache, asks, told
+        return model, place.device, place.weights, place.kv_cache, asks, told, overflow
 
     def _prover(self, found: "Estimate", reference: str, share: float, *, ask: bool) -> Prover:
         evidence = self.asked if ask else None

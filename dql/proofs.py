@@ -152,7 +152,7 @@ class Prover:
             return "agreement", self.identify(call), self.identify(changed), aim
 
         def digest() -> str:
-            return rows_digest(node, call, self.session.catalog, self.params)
+            return rows_digest(node, call, self.session.catalog, self.params, self.identify)
 
         here = all(self.session.registry.installed(each.model) for each in (call, changed))
         known = self.session.certificates.find(subject, digest) if here else None

@@ -185,9 +185,12 @@ def _note(right: list[bool], token: int | None, found: Answer) -> None:
 
 
 def _plain(call: CallExec) -> CallExec:
-    """The call alone, over rows that are all wanted, its confidence beside its answer."""
+    """The call alone, over rows that are all wanted, its confidence beside its answer; answers are remembered, whatever
+    the run does."""
     value = "VARCHAR[]" if call.multi else "VARCHAR"
-    return replace(call, guard=None, stage=None, details=True, type=DETAILS.format(value), label="a sample")
+    place = replace(call.placement, reuse=True)
+    told = replace(call, details=True, type=DETAILS.format(value), label="a sample", placement=place)
+    return replace(told, guard=None, stage=None)
 
 
 def _once(window: pa.RecordBatch) -> Generator[pa.RecordBatch, None, None]:

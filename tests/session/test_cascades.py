@@ -1,12 +1,14 @@
 """Cascades as a user sees them: what is promised before and after, what is asked, what is remembered."""
 
 import json
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
 from dql.session import Session
 from tests.fake_session import FakeSession
+from tests.models.tiny import TinySizes, tiny_model
 
 ROWS = 600
 DOUBTS = [f"perhaps a bug {i}" if i % 3 == 0 else f"a bug {i}" for i in range(ROWS)]
@@ -131,3 +133,13 @@ def test_the_risk_is_split_over_the_cascades_of_a_query(session: FakeSession, ca
     two = plan(session, f"EXPLAIN {cascade.replace('AS topic', f'AS topic, {again}')} {promised}")
     assert "at 90 % confidence: the run calibrates on about 88 random rows" in one
     assert two.count("at 90 % confidence: the run calibrates on about 116 random rows") == 2
+
+
+def test_proofs_hold_for_what_lets_the_rows_through(session: FakeSession, cascade: str, tmp_path: Path) -> None:
+    session.query(f"CREATE MODEL below FROM '{session.model}'")
+    above = cascade.replace("FROM t", "FROM t WHERE AI_FILTER('{body} mentions perhaps', model => 'below') IS NOT NULL")
+    session.query(above).arrow()
+    assert "calibrated on " in plan(session, f"EXPLAIN {above}")
+    assert "the run calibrates" in plan(session, f"EXPLAIN {above} WITH on_overflow = 'truncate_middle'")
+    session.query(f"CREATE OR REPLACE MODEL below FROM '{tiny_model(tmp_path, TinySizes(layers=1), name='b.gguf')}'")
+    assert "the run calibrates" in plan(session, f"EXPLAIN {above}")

@@ -146,3 +146,8 @@ def test_free_text_is_compared_token_by_token_where_that_is_asked_for(quick: Fak
     both = plan(quick, f"EXPLAIN ANALYZE {text} token >= 0.95, quality >= 0.6")
     assert "bf16 weights" in both and "bf16 agrees with fp32 on" in both
     assert "fp32 weights" in plan(quick, f"EXPLAIN ANALYZE {text} token >= 0.95, quality >= 0.9")
+
+
+def test_tokens_are_compared_where_a_run_remembers_no_answers(quick: FakeSession) -> None:
+    text = "SELECT AI_GENERATE('{body}') AS g FROM t WITH quality token >= 0.95, result_cache = false"
+    assert "bf16 ranks 1 of fp32's tokens first" in plan(quick, f"EXPLAIN ANALYZE {text}")
