@@ -111,6 +111,11 @@ class Engine:
             self._open.discard(run)
             run.close()
 
+    @property
+    def idle(self) -> bool:
+        """Whether no run is open."""
+        return not self._open
+
     def cancel(self) -> None:
         """Stop all open runs within a step, from any thread: what they pulled and did not finish fails as cancelled."""
         for run in list(self._open):

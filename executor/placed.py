@@ -5,7 +5,7 @@ import gc
 import torch
 
 from dql.errors import UnsupportedError
-from dql.executor.memory import plan_memory
+from dql.executor.memory import available_memory, plan_memory
 from dql.executor.options import EngineOptions
 from dql.models.shape import ModelShape
 from dql.planner.contract import Contract
@@ -39,6 +39,11 @@ def roomy(shape: ModelShape, options: EngineOptions, free: int) -> bool:
     plan = plan_memory(shape, options, free)
     fits = plan.weights + plan.kv + plan.activations <= free
     return fits and (not shape.causal or plan.slots >= options.step_tokens)
+
+
+def free_memory(device: str) -> int:
+    """Bytes of the device's memory that nothing holds. Raises UnsupportedError, see `free_cuda`."""
+    return available_memory() if device == "cpu" else free_cuda()
 
 
 def free_cuda() -> int:

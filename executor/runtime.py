@@ -1,5 +1,6 @@
 """Runs physical plans: keeps models loaded between queries, and turns a plan into the user's columns."""
 
+import gc
 import threading
 import time
 from collections import OrderedDict
@@ -15,7 +16,7 @@ from dql.executor.engine import Engine
 from dql.executor.evidence import EngineEvidence
 from dql.executor.operators import execute
 from dql.executor.options import EngineOptions
-from dql.executor.placed import free_cuda, options_for, roomy
+from dql.executor.placed import free_memory, options_for, roomy
 from dql.executor.progress import Progress, Tracker
 from dql.executor.rejected import Rejected, batches
 from dql.executor.sink import AtomicFile, check_columns, checked_options, file_format
@@ -30,7 +31,7 @@ from dql.planner.hardware import Progress as Measuring
 from dql.planner.physical import ErrorPolicy, Placement, QueryPlan
 from dql.planner.statistics import infer_nodes
 
-_LOADED = 2  # engines kept; a third takes the place of the one unused longest
+_LOADED = 2  # engines kept where a run needs no more; another takes the place of the one unused longest
 
 
 @dataclass
@@ -182,26 +183,27 @@ class Runtime:
         return self._models[name]
 
     def engine(self, name: str, placement: Placement, tracker: Tracker, sharing: int = 1) -> Engine:
-        """The model's engine in this placement, loaded if need be, with memory for `sharing` of them on a GPU.
+        """The model's engine in this placement, loaded if need be, one of `sharing` that a run needs.
 
-        Raises UnsupportedError where there is none.
+        As many are kept, as far as memory goes. Raises UnsupportedError where there is none.
         """
         key = name, placement.device, placement.weights, placement.kv_cache
         if key not in self._engines:
             model = self.model(name, tracker)
             tracker.phase("loading", name if placement.weights == "fp32" else f"{name} in {placement.weights}")
-            while len(self._engines) >= _LOADED:
+            while len(self._engines) >= max(_LOADED, sharing):
                 self._engines.popitem(last=False)
             self._engines[key] = self._load(model, options_for(model.shape, placement, sharing))
         self._engines.move_to_end(key)
         return self._engines[key]
 
     def _load(self, model: Model, options: EngineOptions) -> Engine:
-        """The model, on a GPU in the place of others that leave it too little memory."""
-        if options.device != "cpu" and not roomy(model.shape, options, free_cuda()):
-            for key in [key for key, engine in self._engines.items() if engine.options.device != "cpu"]:
-                del self._engines[key]
-            free_cuda()
+        """The model, in the place of idle ones beside which the device has too little memory, oldest first."""
+        device = options.device
+        idle = [key for key, other in self._engines.items() if other.idle and other.options.device == device]
+        while not roomy(model.shape, options, free_memory(device)) and idle:
+            del self._engines[idle.pop(0)]
+            gc.collect()  # what an engine holds may refer to itself
         return Engine.load(model, options)
 
     def cancel(self) -> None:
