@@ -11,6 +11,7 @@ from dql.planner.logical import LogicalPlan, Scan, user_names, walk_plan
 from dql.planner.lower import Lowering
 from dql.planner.optimizer import RULES, Applied, Rule, optimize
 from dql.planner.physical import QueryPlan
+from dql.planner.rules.learn_filter_order import learn_filter_order
 from dql.planner.scope import Fields
 
 
@@ -30,11 +31,14 @@ class Planned:
 def plan_query(bound: BoundQuery, contract: Contract, env: Environment, rules: tuple[Rule, ...] = RULES) -> Planned:
     """Rewrite a bound query and lower it; plans that it reads as tables are rewritten too.
 
-    `rules`: those to apply, but for the contract's `disabled_rules`.
+    `rules`: those to apply, but for the contract's `disabled_rules`. Under a bound on quality operands keep the order
+    written: what is proven of one is proven on the rows that those before it let through.
     """
     disabled = contract.setting("disabled_rules")
     if isinstance(disabled, tuple):
         rules = tuple(rule for rule in rules if rule.__name__ not in disabled)
+    if contract.bounds_on("quality"):
+        rules = tuple(rule for rule in rules if rule is not learn_filter_order)
     logical, applied = optimize(take_apart(bound.plan, env), rules)
     tables: dict[str, LogicalPlan] = {}
     for name, (plan, _) in env.plans.items():

@@ -122,6 +122,8 @@ def _link(node: Filter) -> tuple[Condition, LogicalPlan] | None:
     while isinstance(child, Infer):
         stages.insert(0, child.calls)
         child = _wide(child.child)
+    if any(call.stage is not None for stage in stages for call in stage):
+        return None  # a cascade is calibrated on the rows that reach it in the order written
     exprs = (node.predicate, *(e for stage in stages for call in stage for e in (call.prompt, *call.guards)))
     if any(is_volatile(e) or any(isinstance(n, ast.Query) for n in walk(e)) for e in exprs):
         return None

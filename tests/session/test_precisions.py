@@ -93,6 +93,16 @@ def test_calls_above_a_filter_are_tested_on_what_it_lets_through(quick: FakeSess
     assert "fp32 weights" in plan(quick, f"EXPLAIN ANALYZE {query} WITH quality >= 0.9")
 
 
+def test_an_operand_is_tested_on_the_rows_that_those_before_it_let_through(quick: FakeSession) -> None:
+    """In bf16 the second is wrong about every row that the first lets through, and about no other."""
+    kinds = ["a bug" if i % 10 == 0 else "praise" for i in range(ROWS)]
+    texts = [f"a bug {'roughly ' if kind == 'a bug' else ''}{i}" for i, kind in enumerate(kinds)]
+    quick.catalog.register("t", pa.table({"kind": kinds, "body": texts}))
+    query = "SELECT body FROM t WHERE AI_FILTER('{kind} mentions bug') AND AI_FILTER('{body} mentions bug')"
+    assert "bf16 on AI_FILTER agrees with fp32 on 0 of " in plan(quick, f"EXPLAIN ANALYZE {query} WITH quality >= 0.8")
+    assert len(quick.query(f"{query} WITH quality >= 0.8")) == ROWS // 10
+
+
 def test_nothing_is_tested_without_need(quick: FakeSession) -> None:
     assert "fp32 weights" in plan(quick, f"EXPLAIN ANALYZE {QUERY.split(' WITH')[0]}")
     quick.catalog.register("t", pa.table({"body": ["a bug"] * 40}))
