@@ -337,6 +337,11 @@ def is_volatile(node: ast.Node) -> bool:
     return any(isinstance(n, ast.Call) and n.name[-1].lower() in _VOLATILE for n in walk(node))
 
 
+def is_repeatable(expr: ast.Expr) -> bool:
+    """Whether an expression may be evaluated elsewhere or again: it has one value, and is no query."""
+    return not is_volatile(expr) and not any(isinstance(node, ast.Query) for node in walk(expr))
+
+
 def user_names(plans: Sequence[LogicalPlan]) -> dict[str, str]:
     """What the user calls each plan column: an output's alias, else the column or expression it came from."""
     names: dict[str, str] = {}

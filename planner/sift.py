@@ -8,8 +8,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from dql.grammar import ast
-from dql.grammar.walk import walk
-from dql.planner.logical import Column, Filter, Infer, InferCall, LogicalPlan, Project, Unary, column_names, is_volatile
+from dql.planner.logical import (
+    Column,
+    Filter,
+    Infer,
+    InferCall,
+    LogicalPlan,
+    Project,
+    Unary,
+    column_names,
+    is_repeatable,
+)
 
 Stages = tuple[tuple[InferCall, ...], ...]
 
@@ -125,7 +134,7 @@ def _link(node: Filter) -> tuple[Condition, LogicalPlan] | None:
     if any(call.stage is not None for stage in stages for call in stage):
         return None  # a cascade is calibrated on the rows that reach it in the order written
     exprs = (node.predicate, *(e for stage in stages for call in stage for e in (call.prompt, *call.guards)))
-    if any(is_volatile(e) or any(isinstance(n, ast.Query) for n in walk(e)) for e in exprs):
+    if not all(map(is_repeatable, exprs)):
         return None
     return Condition(node.predicate, tuple(stages)), child
 

@@ -1,7 +1,6 @@
 from dataclasses import dataclass, replace
 
 from dql.grammar import ast
-from dql.grammar.walk import walk
 from dql.planner.logical import (
     Column,
     Filter,
@@ -11,7 +10,7 @@ from dql.planner.logical import (
     Project,
     column_names,
     infer,
-    is_volatile,
+    is_repeatable,
     over_outputs,
     transform_plan,
 )
@@ -67,7 +66,7 @@ def _stretch(plan: LogicalPlan) -> _Stretch | None:
         moved: list[ast.Expr] = []
         for expr in plan.exprs:
             found = over_outputs(expr, below.outputs, below.exprs)
-            if found is None or not _is_movable(found):
+            if found is None or not is_repeatable(found):
                 return None
             moved.append(found)
         return replace(below, outputs=plan.outputs, exprs=tuple(moved), projects=True)
@@ -86,7 +85,3 @@ def _over(call: InferCall, below: _Stretch) -> InferCall | None:
     guards = tuple(over_outputs(guard, below.outputs, below.exprs) for guard in call.guards)
     kept = tuple(guard for guard in guards if guard is not None)
     return replace(call, prompt=prompt, guards=kept) if prompt is not None and len(kept) == len(guards) else None
-
-
-def _is_movable(expr: ast.Expr) -> bool:
-    return not is_volatile(expr) and not any(isinstance(node, ast.Query) for node in walk(expr))

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from dql.grammar import ast
 from dql.grammar.unparse import to_sql
-from dql.grammar.walk import transform, walk
+from dql.grammar.walk import transform
 from dql.planner.logical import (
     Column,
     Distinct,
@@ -20,7 +20,7 @@ from dql.planner.logical import (
     children,
     column_names,
     infer,
-    is_volatile,
+    is_repeatable,
     with_children,
 )
 from dql.planner.row_text import as_text
@@ -97,7 +97,7 @@ def _as_scan(plan: LogicalPlan) -> Scan | None:
     match plan:
         case Scan():
             return plan if plan.sides else None
-        case Filter() if _is_repeatable(plan.predicate) and (scan := _as_scan(plan.child)) is not None:
+        case Filter() if is_repeatable(plan.predicate) and (scan := _as_scan(plan.child)) is not None:
             label = f"{scan.label} WHERE {_as_written(plan.predicate, scan)}"
             return _over(scan, f"SELECT * FROM ({scan.sql}) WHERE {to_sql(plan.predicate)}", scan.outputs, label)
         case Project() if all(isinstance(e, ast.Column) for e in plan.exprs):
@@ -106,10 +106,6 @@ def _as_scan(plan: LogicalPlan) -> Scan | None:
                 names = ", ".join(f'"{column.name}"' for column in plan.outputs)
                 return _over(scan, f"SELECT {names} FROM ({scan.sql})", plan.outputs, scan.label)
     return None
-
-
-def _is_repeatable(predicate: ast.Expr) -> bool:
-    return not is_volatile(predicate) and not any(isinstance(node, ast.Query) for node in walk(predicate))
 
 
 def _as_written(predicate: ast.Expr, scan: Scan) -> str:
