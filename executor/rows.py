@@ -136,7 +136,10 @@ def plan_window(
             continue
         row = Row([request.id], tokens, request.task)
         if isinstance(request.task, Score):
-            row.labels = trees.setdefault(request.task.labels, label_tree(request.task.labels))
+            labels = request.task.labels
+            if labels not in trees:
+                trees[labels] = label_tree(labels)
+            row.labels = trees[labels]
         by_work[key] = row
         window.rows.append(row)
     if prefix:
