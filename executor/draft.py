@@ -7,7 +7,9 @@ they are what the large model draws as often as the two agree (Gumbel coupling: 
 """
 
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -39,6 +41,19 @@ class LoadedDraft:
     context: int
 
 
+class _Owner(NamedTuple):
+    """A row in a lane of the model that checks."""
+
+    slab: Slab
+    lane: int
+    tenant: int
+
+    @property
+    def stays(self) -> bool:
+        """Whether the row is still there."""
+        return bool(self.slab.tenants[self.lane] == self.tenant)
+
+
 class DraftModel:
     """Proposes what a draft model draws. Holds one block of the draft's KV cache while the run lasts."""
 
@@ -50,7 +65,7 @@ class DraftModel:
         self._slab: Slab | None = None
         self._stored = np.zeros((0, 0), np.int32)  # the tokens whose keys and values each lane holds …
         self._known = np.zeros(0, np.int64)  # … and how many these are
-        self._owners: list[tuple[int, int, int] | None] = []  # whose lanes they are: slab, lane, tenant
+        self._owners: list[_Owner | None] = []  # whose lanes they are, rows of all slabs of the run
 
     def propose(self, slab: Slab, lanes: Lanes, most: int) -> Matrix:
         """See Proposer. No guesses while another run uses the draft model, or where its memory does not suffice."""
@@ -60,8 +75,9 @@ class DraftModel:
         rows = np.flatnonzero(fits)
         if len(rows) and self._draft.lock.acquire(blocking=False):
             try:
-                if self._make_room(len(rows), int(ends[rows].max()) + most):
-                    mine = self._enter(slab, lanes[rows], texts[rows], ends[rows])
+                owners = [_Owner(slab, lane, int(slab.tenants[lane])) for lane in lanes[rows].tolist()]
+                if self._make_room(owners, int(ends[rows].max()) + most):
+                    mine = self._enter(owners, texts[rows], ends[rows])
                     guesses[rows] = self._guess(mine, texts[rows], ends[rows], slab.drawing.at(lanes[rows]), most)
             except RuntimeError as error:
                 if not out_of_memory(error):
@@ -75,9 +91,13 @@ class DraftModel:
         with self._draft.lock:
             self._give_back()
 
-    def _make_room(self, lanes: int, width: int) -> bool:
-        """See that there are so many lanes of so many slots; what they held is lost where there were not."""
+    def _make_room(self, rows: Sequence[_Owner], width: int) -> bool:
+        """See that these rows, beside those that have lanes, find some of so many slots.
+
+        What the lanes held is lost where there were too few or too narrow ones.
+        """
         slab = self._slab
+        lanes = len({*rows, *(owner for owner in self._owners if owner is not None and owner.stays)})
         if slab is not None and len(slab.rows) >= lanes and slab.width >= width:
             return True
         if slab is not None:
@@ -95,23 +115,22 @@ class DraftModel:
     def _give_back(self) -> None:
         if self._slab is not None:
             self._draft.pool.free(self._slab.block)
-            self._slab = None
+            self._slab, self._owners = None, []
 
-    def _enter(self, slab: Slab, lanes: Lanes, texts: NDArray[np.int32], ends: Matrix) -> Lanes:
+    def _enter(self, rows: Sequence[_Owner], texts: NDArray[np.int32], ends: Matrix) -> Lanes:
         """The draft's lanes of these rows. A new row takes a free one, and copies what another lane has of its text."""
-        keys = [(id(slab), lane, int(slab.tenants[lane])) for lane in lanes.tolist()]
-        places = {key: place for place, key in enumerate(self._owners) if key is not None}
-        free = [place for place, key in enumerate(self._owners) if key not in set(keys)]
-        mine = np.zeros(len(keys), np.int64)
-        for row, key in enumerate(keys):
-            place = places.get(key)
+        places = {owner: place for place, owner in enumerate(self._owners) if owner is not None}
+        free = [place for place, owner in enumerate(self._owners) if owner is None or not owner.stays]
+        mine = np.zeros(len(rows), np.int64)
+        for row, owner in enumerate(rows):
+            place = places.get(owner)
             if place is None:
                 shared = self._shared(texts[row, : ends[row]])
                 source = int(shared.argmax())
                 place = source if source in free else free[0]
                 free.remove(place)
                 self._copy(source, place, int(shared[source]))
-                self._owners[place] = key
+                self._owners[place] = owner
             mine[row] = place
         return mine
 

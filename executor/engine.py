@@ -165,8 +165,7 @@ class Engine:
         """This model as one that guesses for another. Raises UnsupportedError for one that draws no tokens."""
         if isinstance(self.model, Encoder):
             raise UnsupportedError("a draft model generates text, and this one embeds it")
-        backend = self._backend or open_backend(self.model, self.pool)
-        return LoadedDraft(self.model, backend, self.pool, self._lock, self.options.context_of(self.model.shape))
+        return LoadedDraft(self.model, self.backend, self.pool, self._lock, self.options.context_of(self.model.shape))
 
 
 def _decoder(model: Model, options: EngineOptions, held: Layout) -> CausalModel:

@@ -1,12 +1,13 @@
 """Speculation changes no token: guesses are kept only where they are what the model draws, greedily or sampled."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -20,6 +21,7 @@ from dql.executor.own_text import OwnText, continued
 from dql.executor.requests import Answer, Generate, Request, Sampling, Task, Tokens
 from dql.executor.slab import Lanes, Slab
 from dql.executor.speculate import MOST, Matrix, Speculation
+from dql.executor.step import Step
 from dql.models import Model, open_model
 from dql.models.tokenizer import Tokenizer
 from tests.models.tiny import TinySizes, tiny_model
@@ -125,6 +127,29 @@ def test_a_model_that_drafts_for_itself_is_always_right(model: Model, twin: Engi
     counters = engine.counters
     assert counters.accepted == counters.proposed > 50
     assert counters.steps < 20
+
+
+def test_a_draft_is_opened_once(twin: Engine) -> None:
+    assert twin.as_draft().backend is twin.as_draft().backend is twin.backend
+
+
+@pytest.mark.usefixtures("cheap")
+def test_a_draft_reads_each_text_once(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows of several windows, which decode in slabs of their own, keep their lanes beside each other."""
+    engine, draft = Engine.load(model, EngineOptions(kv_bytes=1 << 23, window=3)), load(model)
+    read: list[int] = []
+    forward = draft.backend.forward
+
+    def counted(step: Step, cancelled: Callable[[], bool]) -> torch.Tensor:
+        read.append(len(step.ids))
+        return forward(step, cancelled)
+
+    monkeypatch.setattr(draft.backend, "forward", counted)
+    asked = [Request(i, prompt(i, 60), Generate(40)) for i in range(9)]
+    assert len(answers(engine, asked, draft)) == len(asked)
+    texts = sum(len(request.tokens) + 40 for request in asked)
+    assert engine.counters.accepted == engine.counters.proposed > 100
+    assert sum(read) < 2 * texts  # again after the block had to grow
 
 
 def test_a_draft_has_the_same_vocabulary(model: Model) -> None:
