@@ -149,8 +149,9 @@ class EngineEvidence:
                 continue
             right[row] = []
             ends = answer.finish == "stop" and not reference.decoding.stop
+            whole, before = np.concatenate([batch.row(row), answer.tokens]), len(batch.row(row))
             for place, token in enumerate([*answer.tokens.tolist(), *([None] if ends else [])]):
-                tokens = np.concatenate([batch.row(row), answer.tokens[:place]])
+                tokens = whole[: before + place]  # a view: a copy for each token would be quadratic in the answer
                 asked.append(Question(row, tokens, task, partial(_note, right[row], token)))
         began, rows = perf_counter(), np.arange(0)
         plain = replace(candidate, label="a sample")
