@@ -68,7 +68,7 @@ class CallRunner:
 
     def tokens(self, window: pa.RecordBatch) -> float:
         """Tokens that asking about a row of the window takes, on average: those of its prompts and of their answers."""
-        rows = pa.array(self._wanted(window))
+        rows = pa.array(wanted(window, self.call))
         if not len(rows) or self.call.op == "count_tokens":
             return 0.0
         texts = [read_texts(window.column(hole).take(rows)) for hole in self.call.holes]
@@ -80,7 +80,7 @@ class CallRunner:
 
     def inquire(self, window: pa.RecordBatch, numbers: NDArray[np.int64]) -> Inquiry:
         """What the call asks about a window; `numbers` are its rows' numbers in the whole input."""
-        rows = self._wanted(window)
+        rows = wanted(window, self.call)
         holes = [window.column(hole).take(pa.array(rows)) for hole in self.call.holes]
         if self._reuses:
             first, places = distinct(holes, len(rows))
@@ -99,6 +99,7 @@ class CallRunner:
         for prompt in self._prompts:
             self._ask(inquiry, prompt, texts, members, numbers)
         self._context.counts["calls"] += len(rows)
+        self._context.counts["reused"] += _reused(inquiry, members)
         self._asked += len(rows)
         return inquiry
 
@@ -126,16 +127,6 @@ class CallRunner:
     def _reuses(self) -> bool:
         """Whether equal inputs are asked about once."""
         return self.call.decoding.is_function and self.call.placement.reuse
-
-    def _wanted(self, window: pa.RecordBatch) -> NDArray[np.int64]:
-        """Rows for which the call runs: the guard is TRUE and no hole is NULL."""
-        mask = np.ones(window.num_rows, dtype=bool)
-        for hole in self.call.holes:
-            mask &= np.asarray(pc.is_valid(window.column(hole)).to_numpy(zero_copy_only=False))
-        if self.call.guard is not None:
-            guard = pc.fill_null(window.column(self.call.guard), False)
-            mask &= np.asarray(guard.to_numpy(zero_copy_only=False))
-        return np.flatnonzero(mask)
 
     def _ask(
         self,
@@ -170,10 +161,8 @@ class CallRunner:
             if (failure := batch.failures.get(i)) is not None:
                 give(i, answer(i, failure=Failure(failure.kind, failure.message)))
             elif (known := instead.get(key) or memo.get(key)) is not None:
-                counts["reused"] += sizes[i]
                 give(i, known)
             else:
-                counts["reused"] += sizes[i] - 1
                 row, kept = int(inquiry.rows[members[i][0]]), memo if reuses else None
                 inquiry.questions.append(Question(row, batch.row(i), task, partial(give, i), kept, key))
 
@@ -259,6 +248,27 @@ class CallRunner:
     def _new_tokens(self, prompt: CompiledPrompt) -> int:
         """Most tokens after a prompt: those drawn, or of a label."""
         return self.call.decoding.max_tokens if self.call.op == "generate" else max(map(len, prompt.label_ids))
+
+
+def wanted(batch: pa.RecordBatch, call: CallExec) -> NDArray[np.int64]:
+    """Rows for which the call runs: the guard is TRUE and no hole is NULL."""
+    mask = np.ones(batch.num_rows, dtype=bool)
+    for hole in call.holes:
+        mask &= np.asarray(pc.is_valid(batch.column(hole)).to_numpy(zero_copy_only=False))
+    if call.guard is not None:
+        guard = pc.fill_null(batch.column(call.guard), False)
+        mask &= np.asarray(guard.to_numpy(zero_copy_only=False))
+    return np.flatnonzero(mask)
+
+
+def _reused(inquiry: Inquiry, members: Sequence[NDArray[np.int64]]) -> int:
+    """Rows about which nothing is asked: another has the same input, or all their prompts were answered before."""
+    opened = {question.row for question in inquiry.questions}
+    count = 0
+    for same, *answers in zip(members, *inquiry.answers, strict=True):
+        if not any(found is not None and found.failure is not None for found in answers):
+            count += len(same) - (int(inquiry.rows[same[0]]) in opened)
+    return count
 
 
 def task_of(call: CallExec, prompt: CompiledPrompt) -> Task:

@@ -8,10 +8,9 @@ from time import perf_counter
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from dql.executor.call import task_of
+from dql.executor.call import task_of, wanted
 from dql.executor.context import Asked, Context, Kept, asked_as, prompt_key
 from dql.executor.infer import infer
 from dql.executor.inquiry import Inquiry, Question, ask
@@ -73,7 +72,7 @@ class EngineEvidence:
             table = self.context.catalog.materialise([part])
             try:
                 for batch in execute(over(node.child, FragmentExec(f"FROM {table}")), self.context):
-                    kept.append(batch.select(columns).take(pa.array(_wanted(batch, call))))
+                    kept.append(batch.select(columns).take(pa.array(wanted(batch, call))))
             finally:
                 self.context.catalog.drop(table)
             if self.context.cancelled.is_set():
@@ -90,14 +89,14 @@ class EngineEvidence:
         random = np.random.default_rng(_SEED)
         keys, kept, population = np.empty(0), list[pa.RecordBatch](), 0
         for batch in self.context.catalog.stream(sql, _SCAN_ROWS, self.context.params):
-            wanted = np.arange(batch.num_rows) if call is None else _wanted(batch, call)
-            drawn = random.random(len(wanted))
-            population += len(wanted)
+            asked = np.arange(batch.num_rows) if call is None else wanted(batch, call)
+            drawn = random.random(len(asked))
+            population += len(asked)
             limit = np.partition(keys, rows - 1)[rows - 1] if len(keys) >= rows else 1.0
             low = np.flatnonzero(drawn < limit)
             keys = np.concatenate([keys, drawn[low]])
             narrow = batch if columns is None else batch.select(columns)
-            kept.append(narrow.take(pa.array(wanted[low])))
+            kept.append(narrow.take(pa.array(asked[low])))
             if len(keys) > 8 * rows:
                 keys, kept = _smallest(keys, kept, rows)
         return Drawn(_smallest(keys, kept, rows)[1][0], population)
@@ -196,16 +195,6 @@ def _plain(call: CallExec) -> CallExec:
 
 def _once(window: pa.RecordBatch) -> Generator[pa.RecordBatch, None, None]:
     yield window
-
-
-def _wanted(batch: pa.RecordBatch, call: CallExec) -> NDArray[np.int64]:
-    """Rows that the call runs for."""
-    mask = np.ones(batch.num_rows, bool)
-    for hole in call.holes:
-        mask &= np.asarray(pc.is_valid(batch.column(hole)).to_numpy(zero_copy_only=False))
-    if call.guard is not None:
-        mask &= np.asarray(pc.fill_null(batch.column(call.guard), False).to_numpy(zero_copy_only=False))
-    return np.flatnonzero(mask)
 
 
 def _smallest(

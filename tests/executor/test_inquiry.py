@@ -12,6 +12,7 @@ from dql.config import Config
 from dql.executor.inquiry import distinct
 from dql.executor.options import EngineOptions
 from dql.session import Session
+from tests.fake_session import FakeSession
 
 TEXTS = st.sampled_from(["", "a", "b", "ab", "c"])
 LONG = "the quick brown fox jumps over the lazy dog and runs away from the rain "
@@ -31,6 +32,12 @@ def test_without_inputs_all_rows_ask_the_same() -> None:
     first, places = distinct([], 3)
     assert first.tolist() == [0]
     assert places.tolist() == [0, 0, 0]
+
+
+def test_a_row_with_several_labels_is_one_call(session: FakeSession) -> None:
+    call = "AI_CLASSIFY(x, ['bug', 'praise', 'spam'], multi => true)"
+    stats = session.query(f"SELECT {call} AS c FROM (VALUES ('a bug'), ('a bug'), ('b'), ('a bug')) t(x)").stats()
+    assert (stats.calls, stats.calls_reused) == (4, 2)
 
 
 @pytest.fixture
