@@ -56,6 +56,7 @@ class Vllm:
     """vLLM's CPU build over the same fp32 weights, written out for it once."""
 
     name = "vLLM"
+    shares = True
 
     def __init__(self, model: Model, python: Path) -> None:
         self._model = model
@@ -79,6 +80,7 @@ class LlamaCpp:
     """llama.cpp over the GGUF file as it is, at the file's own precision."""
 
     name = "llama.cpp"
+    shares = True
 
     def __init__(self, model: Model, python: Path) -> None:
         if model.path.suffix != ".gguf":

