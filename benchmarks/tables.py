@@ -224,8 +224,8 @@ def report(model: Model, lines: Sequence[Line], rate: float, options: argparse.N
         rows.append(" | ".join([*cells, f"{bound:.1f}", f"{dql / bound:.0%}"]))
     facts = (
         f"model {model.name}, fp32 · {options.rows} rows ({options.peer_rows} for transformers), {options.repeats} "
-        f"repeats, medians · {_processor()}, {torch.get_num_threads()} threads, best matrix rate {rate / 1e9:.0f} GFLOP/s · "
-        f"Python {platform.python_version()}, torch {torch.__version__}"
+        f"repeats, medians · {_processor()}, {torch.get_num_threads()} threads, "
+        f"best matrix rate {rate / 1e9:.0f} GFLOP/s · Python {platform.python_version()}, torch {torch.__version__}"
     )
     return "\n".join([facts, "", *(f"| {row} |" for row in rows)])
 

@@ -16,7 +16,7 @@ _FENCE = re.compile(r"^```(\w+)\n(.*?)^```\n(?:\s*^```text\n(.*?)^```\n)?", re.M
 _RUN = frozenset({"sql", "python", "console"})
 # What differs from run to run and machine to machine: durations and rates, what a plan predicts, how a file did.
 _MEASURED = re.compile(r"\d[\d,.]*(?= ?(?:s|ms|min|h|rows/s|tokens/s)\b)")
-_PREDICTED = re.compile(r"^(?:.*\b(?:predicted|chunk|batch)\b|-- (?:considered|hardware)\b).*\n", re.MULTILINE)
+_PREDICTED = re.compile(r"^(?:.*\b(?:predicted|chunk|batch)\b|-- (?:considered|hardware|bound)\b).*\n", re.MULTILINE)
 _PLACE = re.compile(r"^path +\S.*$", re.MULTILINE)
 _WRITTEN = re.compile(r"^┌[^┌└]*│ seconds │[^└]*└", re.MULTILINE)
 
