@@ -80,6 +80,10 @@ def answers(engine: Engine, asked: Sequence[Request], draft: Engine | None = Non
 
 
 def assert_same(left: Answer, right: Answer) -> None:
+    """The same answer, but for what follows a tie that rounding decides: two tokens as likely as each other."""
+    apart = np.flatnonzero(left.tokens[: len(right.tokens)] != right.tokens[: len(left.tokens)])[:1]
+    if len(apart) and abs(left.logprobs[apart[0]] - right.logprobs[apart[0]]) < 1e-5:
+        return
     assert (left.tokens.tolist(), left.finish, left.failure) == (right.tokens.tolist(), right.finish, None)
     np.testing.assert_allclose(left.logprobs, right.logprobs, atol=1e-4)
 
