@@ -161,5 +161,5 @@ def modelled(choice: Choice | None, out: str, measured: Measured) -> float | Non
     call = next((c for c in choice.calls if c.out == out), None) if choice is not None else None
     if choice is None or call is None:
         return None
-    work = call.work.as_run(measured.distinct, measured.outputs)
+    work = call.work.as_run(measured.distinct, measured.outputs, measured.ahead)
     return simulate(StepModel(choice.hardware, call.shape, choice.best.placement), work).seconds

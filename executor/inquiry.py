@@ -13,7 +13,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from dql.executor.context import Context
-from dql.executor.options import EngineOptions
+from dql.executor.options import Counters, EngineOptions
 from dql.executor.prefix_tree import sort_prompts
 from dql.executor.requests import Answer, Generate, Request, Task, Tokens
 from dql.planner.measured import Measured
@@ -159,6 +159,7 @@ class _Asking:
             running.close()
             context.add(engine.counters, before)
             self._share(perf_counter() - began)
+            self._share_guesses(engine.counters, before)
 
     def _give(self, found: Answer) -> None:
         for _, question in self._waiting[found.id]:
@@ -185,6 +186,14 @@ class _Asking:
         total = self._work.sum()
         for inquiry, work in zip(self._inquiries, self._work, strict=True):
             inquiry.measured.seconds += seconds * (work / total if total else 1 / len(self._inquiries))
+
+    def _share_guesses(self, now: Counters, before: Counters) -> None:
+        """The tokens that the run guessed ahead, by the tokens that each call has drawn."""
+        drawn = [inquiry.measured.decoded for inquiry in self._inquiries]
+        for inquiry, count in zip(self._inquiries, drawn, strict=True):
+            part = count / max(sum(drawn), 1)
+            inquiry.measured.proposed += part * (now.proposed - before.proposed)
+            inquiry.measured.accepted += part * (now.accepted - before.accepted)
 
 
 def _merged(inquiries: Sequence[Inquiry]) -> list[list[tuple[int, Question]]]:

@@ -98,7 +98,8 @@ class Watch:
 
     def look(self, measured: Mapping[str, Measured]) -> None:
         """A part is done: plan the rest anew where the figures were off. `measured` is by the calls' columns."""
-        ran = {out: c.work.as_run(measured[out].distinct, measured[out].outputs) for out, c in self._calls.items()}
+        came = {out: (c.work, measured[out]) for out, c in self._calls.items()}
+        ran = {out: work.as_run(m.distinct, m.outputs, m.ahead) for out, (work, m) in came.items()}
         left = {out: call.work.distinct - ran[out].distinct for out, call in self._calls.items()}
         rows, seconds = sum(m.distinct for m in measured.values()), sum(m.seconds for m in measured.values())
         if max(left.values()) <= 0 or seconds < _SURE or rows < _PILOT_ROWS:

@@ -70,10 +70,10 @@ def _promise(
         return Promise(bound, None, 0.0, taken, "not predicted: the rows are not known before the run")
     cost = choice.best.cost
     value = cost.of(bound)
-    certain = bound.name == "memory" or not cost.slack
-    middle = value if certain else value / (1 + cost.slack)
+    certain = bound.name == "memory" or not cost.slack_of(bound)
+    middle = value if certain else value / (1 + cost.slack_of(bound))
     if bound.name == "throughput":
-        middle = value * (1 + cost.slack)
+        middle = value * (1 + cost.slack_of(bound))
     note = _how(bound, choice)
     return Promise(bound, middle, 0.0 if certain else abs(value - middle), taken, note)
 

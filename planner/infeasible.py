@@ -62,7 +62,7 @@ def _reached(option: Option, bound: Bound) -> str:
     match bound.name:
         case "latency" | "ttft" | "tpot":
             worst = cost.of(bound)
-            middle = worst / (1 + cost.slack)
+            middle = worst / (1 + cost.slack_of(bound))
             return f"{bound.name} {bound.qualifier or 'p95'} {interval_text(middle, worst - middle)}"
         case "deadline":
             return interval_text(cost.seconds, cost.give)

@@ -16,7 +16,8 @@ _KEPT = 100_000  # rows whose latency and length are kept
 class Measured:
     """One call: rows asked and rows run, seconds in the engine, tokens; of each row that ran, its seconds to the last
     and to the first token, and its tokens drawn. read, yes: a filter's answers, and those that are yes. changes: what
-    the run changed of its plan, in words. order: its place among the conditions of a filter.
+    the run changed of its plan, in words. order: its place among the conditions of a filter. proposed, accepted: tokens
+    guessed ahead, and those of them that were right.
 
     Calls that share an engine's run share its seconds by the tokens computed for each.
     """
@@ -27,6 +28,8 @@ class Measured:
     prefilled: int = 0
     reused: int = 0
     decoded: int = 0
+    proposed: float = 0.0
+    accepted: float = 0.0
     latencies: list[float] = field(default_factory=list)
     firsts: list[float] = field(default_factory=list)
     drawn: list[int] = field(default_factory=list)
@@ -62,6 +65,12 @@ class Measured:
         self.prefilled += prefilled
         self.reused += reused
         self.decoded += decoded
+
+    @property
+    def ahead(self) -> tuple[float, float]:
+        """Tokens guessed for each pass of a decoding row, and those of them that were right."""
+        passes = max(self.decoded - self.accepted, 1.0)
+        return self.proposed / passes, self.accepted / passes
 
     @property
     def passed(self) -> float | None:

@@ -53,7 +53,7 @@ def simulate(model: StepModel, work: Workload) -> Played:
     admitted, first, last = (np.array(x) for x in (schedule.admitted, schedule.first, schedule.last))
     latency = ends[last] - begins[admitted]
     ttft = ends[first] - begins[admitted]
-    drawn = np.maximum(schedule_lengths(work, played) - 1, 1)
+    drawn = np.maximum((schedule_lengths(work, played) - 1) * (1 + work.right), 1)
     tpot = (latency - ttft) / drawn if work.decodes else np.zeros(played)
     seconds = float(ends[-1])
     if rows > played:
@@ -73,8 +73,8 @@ def _played(model: StepModel, work: Workload, rows: int) -> tuple[_Schedule, Flo
 
 
 def schedule_lengths(work: Workload, rows: int) -> Floats:
-    """Tokens that each played row draws."""
-    return np.maximum(np.round(draws(work.outputs, rows)), 1) if work.decodes else np.zeros(rows)
+    """Passes in which each played row draws: one for every token but those that were guessed ahead rightly."""
+    return np.maximum(np.round(draws(work.outputs, rows) / (1 + work.right)), 1) if work.decodes else np.zeros(rows)
 
 
 def _rows_to_play(model: StepModel, work: Workload) -> int:
@@ -181,17 +181,17 @@ def _price(model: StepModel, work: Workload, schedule: _Schedule) -> Floats:
 
 def steps_of(work: Workload, tokens: Floats, prompt: Floats, started: Floats, decoding: Floats, keys: Floats) -> Steps:
     """Steps that read `prompt` prompt tokens, end `started` prompts and decode for `decoding` rows."""
-    tails = started * work.tail
+    tails, guessed = started * work.tail, decoding * work.guesses
     run = np.maximum(prompt / np.maximum(started, 1), 1)
     own = np.mean(np.square(work.own)) / (2 * max(work.mean_own, 1.0)) + 0.5
     return Steps(
-        tokens=tokens,
-        outputs=started + tails + decoding,
-        head_rows=tails + (started if work.decodes else 0.0) + decoding,
+        tokens=tokens + guessed,
+        outputs=started + tails + decoding + guessed,
+        head_rows=tails + (started if work.decodes else 0.0) + decoding + guessed,
         label_values=(started + tails) * float(work.labels),
         own_pairs=prompt * own + tails * work.mean_own,
         run=run,
-        shared_pairs=tokens * float(work.shared),
+        shared_pairs=(tokens + guessed) * float(work.shared),
         decode_keys=keys,
         decoding=decoding,
         started=started,

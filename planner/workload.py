@@ -20,7 +20,8 @@ class Workload:
     own: tokens of a prompt below it; fresh: the share of those that no other prompt computes. tail: label tokens fed
     per row. labels: label rows of the head. outputs: tokens drawn per row, () for scoring. sure: the outputs are known,
     by their bound or from earlier runs. exact: the rows were all counted; guessed: they depend on other inference;
-    at_least: there may be any number of rows more.
+    at_least: there may be any number of rows more. guesses: tokens guessed ahead in a pass of a decoding row, and
+    right: those that were, known of runs that are over.
     """
 
     rows: int
@@ -36,6 +37,8 @@ class Workload:
     exact: bool = True
     guessed: bool = False
     at_least: bool = False
+    guesses: float = 0.0
+    right: float = 0.0
 
     @property
     def decodes(self) -> bool:
@@ -60,11 +63,12 @@ class Workload:
         new = max(self.longest_output - 1, 0) if self.decodes else self.tail
         return int(np.ceil(self.own[-1])) + new
 
-    def as_run(self, distinct: int, outputs: Lengths) -> "Workload":
-        """The same with the rows that ran and the tokens that they drew."""
+    def as_run(self, distinct: int, outputs: Lengths, ahead: tuple[float, float] = (0.0, 0.0)) -> "Workload":
+        """The same with the rows that ran and the tokens that they drew; ahead: guesses of a pass, and right ones."""
         rows = max(self.rows * distinct // max(self.distinct, 1), distinct)
         drawn = (outputs or self.outputs) if self.decodes else ()
-        return replace(self, rows=rows, distinct=distinct, outputs=drawn, sure=True)
+        guesses, right = ahead
+        return replace(self, rows=rows, distinct=distinct, outputs=drawn, sure=True, guesses=guesses, right=right)
 
     def with_max_tokens(self, count: int) -> "Workload":
         """The same with answers cut at `count` tokens."""

@@ -117,3 +117,12 @@ def test_a_finished_run_replaces_only_what_was_not_known() -> None:
     assert (ran.rows, ran.distinct, ran.outputs, ran.sure) == (50, 25, (5.0, 9.0), True)
     scored = Workload(100, 50, 0, (20.0,), tail=2)
     assert not scored.as_run(50, (1.0,)).decodes  # an answer of labels draws nothing
+
+
+def test_tokens_guessed_rightly_spare_passes_and_wrong_ones_cost() -> None:
+    """A run that is over is priced by the passes that it took, with all tokens that were checked in them."""
+    model = StepModel(CPU, SMALL, Placement(max_rows=2, step_tokens=256))
+    work = Workload(4, 4, 0, (50.0,), outputs=(40.0,), longest_output=40)
+    plain = simulate(model, work.as_run(4, work.outputs)).seconds
+    assert simulate(model, work.as_run(4, work.outputs, (2.0, 1.0))).seconds < plain
+    assert simulate(model, work.as_run(4, work.outputs, (60.0, 0.0))).seconds > plain
