@@ -6,6 +6,7 @@ An AND asks first what rules a row out for the fewest tokens, an OR what lets it
 (Hellerstein and Stonebraker 1993). A row is asked only what the conditions before left open, as SQL in that order does.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -143,7 +144,7 @@ class _Leaf:
         return pa.concat_batches(self._context.catalog.map_batch(sql, name, batch, self._context.params))
 
 
-class _Group:
+class _Group(ABC):
     """Conditions of which all or one must be met."""
 
     def __init__(self, plan: ConditionsExec, context: Context) -> None:
@@ -185,12 +186,13 @@ class _Group:
         """The parts, those that decide a row for the fewest tokens first; as written where they are alike."""
         return sorted(self._parts, key=lambda part: part.cost / (1 - self._left(part)))
 
+    @abstractmethod
     def _left(self, part: "_Leaf | _Group") -> float:
         """The share of rows that are still open when this part has been asked."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _run(self, window: _Window, rows: Rows) -> Rows:
-        raise NotImplementedError
+        """Ask the parts in order; the rows that meet the conditions."""
 
     def _goes_on(self, window: _Window, rows: Rows) -> bool:
         """Whether there are rows left to ask about; where the run is cancelled they stay unfinished."""
