@@ -131,7 +131,8 @@ def _estimate(
     def price(node: InferExec, call: CallExec) -> PricedCall | None:
         alone = _Counting(session, params, contract, _RUN_BUDGET)
         alone.add(replace(node, calls=(call,)))
-        return next(iter(alone.priced()), None)
+        found = next(iter(alone.priced()), None)
+        return None if found is None else replace(found, run=_run_of(node, call))
 
     found = Estimate(planned, counting.statistics, counting.notes, counting.frames, kind=hardware.kind)
     settled, proven = Settled(), Proven()
@@ -152,6 +153,11 @@ def _estimate(
         if strict and found.choice and not found.choice.best.feasible and not contract.setting("best_effort"):
             raise infeasible(found.choice)
     return found
+
+
+def _run_of(node: InferExec, call: CallExec) -> str:
+    """Names the calls of a node that its engine answers together with this one."""
+    return next(c.out for c in node.calls if (c.model, c.draft) == (call.model, call.draft) and c.op != "count_tokens")
 
 
 def template_key(call: CallExec, model: str) -> str:
@@ -184,6 +190,7 @@ class _Counting:
         self._budget = budget
         self._truncate = contract.setting("on_overflow") == "truncate_middle"
         self._calls: dict[str, CallExec] = {}
+        self._runs: dict[str, str] = {}
         self._before: InferExec | None = None
         self._compiled: dict[str, Sequence[CompiledPrompt]] = {}
 
@@ -218,6 +225,7 @@ class _Counting:
             counted = session.counts.of(node, asking, self._params, self._budget, truncate=self._truncate)
             self.statistics |= {c.out: s for c, s in zip(node.calls, counted.calls, strict=True) if c in asked}
             self._calls |= {c.out: c for c in asked}
+        self._runs |= {c.out: _run_of(node, c) for c in asked}
         self._before = node
 
     def scale(self, rows: int) -> None:
@@ -266,7 +274,7 @@ class _Counting:
             prefix=bool(self._contract.setting("prefix_cache")),
             reuse=bool(self._contract.setting("result_cache")),
         )
-        return PricedCall(call.out, call.model, session.registry.resolve(call.model).shape, work)
+        return PricedCall(call.out, call.model, session.registry.resolve(call.model).shape, work, self._runs[call.out])
 
 
 def _choose(

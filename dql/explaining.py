@@ -162,4 +162,4 @@ def modelled(choice: Choice | None, out: str, measured: Measured) -> float | Non
     if choice is None or call is None:
         return None
     work = call.work.as_run(measured.distinct, measured.outputs, measured.ahead)
-    return simulate(StepModel(choice.hardware, call.shape, choice.best.placement), work).seconds
+    return simulate(StepModel(choice.hardware, call.shape, choice.place(out)), work).seconds

@@ -10,10 +10,11 @@ from dql.planner.certify import first_look
 from dql.planner.contract import Contract
 from dql.planner.hardware import Hardware
 from dql.planner.models import Chosen, choices, on_models, said
+from dql.planner.option import REFERENCE, lossy_cache, preference, reference_of, settled
 from dql.planner.physical import CallExec, ErrorPolicy, Placement, QueryPlan
 from dql.planner.placing import placed
 from dql.planner.plan import Planned
-from dql.planner.search import REFERENCE, Choice, lossy, lossy_cache, preference, reference_of, settled, space_of
+from dql.planner.search import Choice, lossy, space_of
 from dql.planner.statistics import CallStatistics, infer_nodes
 from dql.planner.units import seconds_text
 from dql.proofs import Candidate, Proven, Prover, aim

@@ -26,7 +26,7 @@ from dql.planner.environment import Environment
 from dql.planner.explain import explain as explain_plan
 from dql.planner.physical import ErrorPolicy
 from dql.planner.places import named
-from dql.planner.placing import placed, placement
+from dql.planner.placing import as_chosen
 from dql.planner.plan import Planned, plan_query
 from dql.result import Outcome, Result, rows
 from dql.showing import HARDWARE_COLUMNS, RUN_COLUMNS, hardware_rows, run_rows
@@ -145,7 +145,7 @@ def begin(planned: Planned, call: Call) -> "tuple[Run, Estimate]":
         _check_folder(policy.rejects, None)
     found = estimate(planned, call.session, call.params, running=True, progress=call.progress)
     query = with_thresholds(found.planned.query, found.thresholds, ALONE)
-    query = placed(query, placement(planned.contract, found.choice, found.kind))
+    query = as_chosen(query, planned.contract, found.choice, found.kind)
     run = call.session.runtime.start(query, policy, call.params, call.progress)
     if found.evidence is not None:
         found.evidence.teach(run.context)

@@ -101,6 +101,7 @@ class CallRunner:
         self._context.counts["calls"] += len(rows)
         self._context.counts["reused"] += _reused(inquiry, members)
         self._asked += len(rows)
+        self.measured.rows += len(rows)
         return inquiry
 
     def read(self, inquiry: Inquiry, size: int) -> Answers:
@@ -145,7 +146,6 @@ class CallRunner:
         reuses, asked, counts = self._reuses, self._asked, self._context.counts
         sizes = [len(same) for same in members]
         batch = self._fit(prompt, prompt.encode(texts) if texts else repeat(prompt.encode(()), len(members)), sizes)
-        self.measured.rows += len(inquiry.rows)
 
         def give(i: int, found: Answer) -> None:
             answers[i] = found

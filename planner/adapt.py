@@ -49,7 +49,7 @@ class Watch:
     def __init__(self, choice: Choice, calls: Sequence[PricedCall]) -> None:
         self._choice = choice
         self._calls = {call.out: call for call in calls}
-        self._placement = choice.best.placement
+        self._placement = choice.place(calls[0].out)
         self.max_rows, self.step_tokens = self._placement.max_rows, self._placement.step_tokens
         self._least = min(min(STEP_TOKENS[choice.hardware.kind]), self.step_tokens)
         self._ceiling: int | None = None
@@ -132,7 +132,7 @@ class Watch:
             rows = left.get(call.out, known.work.distinct)
             calls.append(replace(known, work=replace(known.work, rows=rows, distinct=rows)))
         found = search(calls, self._choice.hardware, self._choice.contract, sizes_of=self._placement)
-        place = found.best.placement
+        place = found.place(next(iter(self._calls)))
         to_go = sum(c.seconds for out, c in _costs(found).items() if out in self._calls)
         return f"{self._resize(place.max_rows, place.step_tokens)}; {seconds_text(to_go)} to go"
 
@@ -174,7 +174,7 @@ class Watch:
             contract = self._choice.contract
             free = replace(contract, bounds=tuple(b for b in contract.bounds if b.name not in ROW_BOUNDS))
             found = search(self._choice.calls, self._choice.hardware, free, sizes_of=self._placement)
-            self._ceiling = found.best.placement.max_rows
+            self._ceiling = found.place(next(iter(self._calls))).max_rows
         return self._ceiling
 
     def _resize(self, rows: int, tokens: int) -> str:

@@ -3,7 +3,9 @@
 from collections.abc import Iterator, Mapping
 
 from dql.planner.candidates import KEYS
-from dql.planner.search import Choice, Option
+from dql.planner.explain_cost import sizes_text
+from dql.planner.option import Option
+from dql.planner.search import Choice
 
 COLUMNS = (
     ("weights", "VARCHAR"),
@@ -46,7 +48,8 @@ def _verdict(option: Option, choice: Choice) -> str:
         missed = ", ".join(f"{bound} by a factor of {factor:.2g}" for bound, factor in option.misses.items())
         return f"{'nearest: ' if option is choice.best else ''}misses {missed}"
     if option is choice.best:
-        return "chosen"
+        sizes = sizes_text(choice, ", ")
+        return "chosen" if len(sizes) < 2 else f"chosen; its runs take {', then '.join(sizes)}"
     more = option.cost.seconds / max(choice.best.cost.seconds, 1e-12) - 1
     return f"{more:+.0%} seconds" if abs(more) >= 0.02 else "as quick, and takes more memory or longer a row"
 

@@ -23,13 +23,15 @@ KEYS = ("weights", "kv_cache", "tensor_parallel", "pipeline_parallel", "data_par
 class PricedCall:
     """One call to be placed: the column of its answer, its model, what it asks, and how far earlier runs were off.
 
-    factors: measured over modelled seconds by precision of the weights; 1 where nothing ran in it.
+    run: names the calls that an engine answers together, so that they have one placement. factors: measured over
+    modelled seconds by precision of the weights; 1 where nothing ran in it.
     """
 
     out: str
     model: str
     shape: ModelShape
     work: Workload
+    run: str = ""
     factors: Mapping[str, float] = field(default_factory=dict)
 
     def factor(self, weights: str) -> float:

@@ -172,7 +172,7 @@ def _call(call: InferCall, found: Explanation, names: Mapping[str, str], show: o
         return title, f"tokenizer of {call.model}, no model run", details
     details += call_lines(call.out.name, found.choice, found.measured, found.contract, cascades=call.stage is not None)
     if call.op == "generate" and counted is not None and found.choice is not None:
-        rows = min(found.choice.best.placement.max_rows, counted.distinct)
+        rows = min(found.choice.place(call.out.name).max_rows, counted.distinct)
         details.append(speculation_line(rows, found.choice.hardware.kind, call.draft))
     weights, kv_cache = precisions(found.contract, found.choice, found.kind)
     return title, f"model {call.model} · {weights} weights · {kv_cache} KV", details

@@ -7,8 +7,9 @@ from dql.planner.contract import Bound, Contract
 from dql.planner.cost import Cost
 from dql.planner.hardware import Kind
 from dql.planner.measured import Measured, row_seconds
+from dql.planner.option import Option
 from dql.planner.placing import placement
-from dql.planner.search import Choice, Option
+from dql.planner.search import Choice
 from dql.planner.units import bytes_text, interval_text, rate_text, seconds_text, usd_text
 
 
@@ -84,8 +85,7 @@ def _how(bound: Bound, choice: Choice) -> str:
     if missed is not None:
         return f"not met, by a factor of {missed:.2g} (best effort)"
     if bound.name in ("latency", "ttft", "tpot"):
-        batch = f"batch {place.max_rows} and " if choice.decodes else ""
-        return f"met with {batch}{place.step_tokens:,} tokens a step"
+        return f"met with {', then '.join(sizes_text(choice, ' and '))}"
     if bound.name == "memory":
         return f"met with {place.kv_slots:,} KV slots" if place.kv_slots else "met"
     if any(call.work.at_least for call in choice.calls):
@@ -149,7 +149,7 @@ def call_lines(
     }
     how = " · ".join(texts[0] if contract.setting(name) else f"{texts[1]} (pinned)" for name, texts in shares.items())
     how += "" if cascades or contract.bound("quality") else " · no lossy choice (no quality bound)"
-    place = None if choice is None else placement_line(choice)
+    place = None if choice is None else placement_line(choice, out)
     lines = [how if place is None else f"{place} · {how}"]
     if choice is not None:
         lines += [
@@ -164,18 +164,31 @@ def call_lines(
     return lines
 
 
-def placement_line(choice: Choice) -> str:
-    """'batch 128 · chunk 1,024', sharding before it where there is any, pinned sizes marked."""
-    place, pinned = choice.best.placement, choice.contract.pinned
+def placement_line(choice: Choice, out: str) -> str:
+    """Where a call runs: 'batch 128 · chunk 1,024', sharding before it where there is any, pinned sizes marked."""
+    place, pinned = choice.place(out), choice.contract.pinned
     shards = {
         "tensor parallel": place.tensor_parallel,
         "pipeline parallel": place.pipeline_parallel,
         "replicas": place.data_parallel,
     }
     parts = [f"{name} {count}" for name, count in shards.items() if count > 1]
-    if choice.decodes:
+    if any(call.work.decodes for call in choice.calls if call.out == out):
         parts.append(f"batch {place.max_rows}" + (" (pinned)" if "batch_size" in pinned else ""))
     return " · ".join([*parts, f"chunk {place.step_tokens:,}"])
+
+
+def sizes_text(choice: Choice, between: str) -> list[str]:
+    """Sizes of each run where these differ, else those of all: 'batch 16, 256 tokens a step'."""
+    decoding = {call.run for call in choice.calls if call.work.decodes}
+    alike = len({(place.max_rows, place.step_tokens) for place in choice.best.places}) == 1
+    found: list[str] = []
+    for call, place in zip(choice.calls, choice.best.places, strict=True):
+        batch = f"batch {place.max_rows}{between}" if call.run in decoding or (alike and decoding) else ""
+        text = f"{batch}{place.step_tokens:,} tokens a step"
+        if text not in found[-1:]:
+            found.append(text)
+    return found
 
 
 def precisions(contract: Contract, choice: Choice | None, kind: Kind) -> tuple[str, str]:

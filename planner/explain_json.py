@@ -42,7 +42,7 @@ def _call(found: Explanation, out: str) -> Json:
     return {
         "statistics": None if statistics is None else asdict(statistics),
         "note": found.notes.get(out),
-        "placement": asdict(choice.best.placement) if choice is not None and out in costs else None,
+        "placement": asdict(choice.place(out)) if choice is not None and out in costs else None,
         "predicted": _cost(costs[out]) if out in costs else None,
         "measured": None if measured is None else _measured(measured),
     }

@@ -5,8 +5,10 @@ from dataclasses import replace
 
 from dql.errors import PlanError
 from dql.planner.contract import BOUND_KINDS, Bound, Contract
+from dql.planner.explain_cost import sizes_text
 from dql.planner.hardware import hardware_named, shipped
-from dql.planner.search import MACHINE_MEMORY, Choice, Option, search
+from dql.planner.option import MACHINE_MEMORY, Option
+from dql.planner.search import Choice, search
 from dql.planner.units import bytes_text, interval_text, rate_text, usd_text
 
 _FEWEST = (64, 32, 16, 8, 4, 2, 1)
@@ -42,8 +44,7 @@ def placement_text(choice: Choice) -> str:
         )
         if count > 1
     ]
-    batch = [f"batch {place.max_rows}"] if choice.decodes else []
-    return ", ".join([place.weights, *shards, *batch, f"{place.step_tokens:,} tokens a step"])
+    return ", ".join([place.weights, *shards, ", then ".join(sizes_text(choice, ", "))])
 
 
 def _missed(choice: Choice) -> list[Bound]:

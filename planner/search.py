@@ -2,44 +2,22 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from math import log2
 
-import numpy as np
 import polars as pl
 
 from dql.errors import ConfigError, UnsupportedError
 from dql.planner.candidates import ROWS, STEP_TOKENS, PricedCall, Space, frame, price
 from dql.planner.contract import Contract
-from dql.planner.cost import Cost, cost, together
-from dql.planner.hardware import BYTES_PER_VALUE, Hardware
-from dql.planner.memory import Memory, memory, peak
+from dql.planner.hardware import Hardware
+from dql.planner.option import REFERENCE, Option, Weighing, lossy_cache, objective, preference, reference_of
 from dql.planner.physical import Placement
-from dql.planner.shortlist import FIELDS, USUAL, excess, neighbours, rented, shortlist, undecided
-from dql.planner.simulate import simulate
-from dql.planner.step_model import StepModel
+from dql.planner.runs import NEAR, by_runs, unusual
+from dql.planner.shortlist import FIELDS, excess, neighbours, shortlist
 
 SIMULATED = 32
-MACHINE_MEMORY = "the machine's memory"  # a bound that is always there
 _BARELY = 1.5  # a bound missed by so much may be kept at another step size
-_NEAR = 1.03  # plans within this of the best are equal for all one can tell
 _LOSSY = {"cpu": ("bf16", "int8"), "cuda": ("fp8", "int8", "int4")}
-REFERENCE = {"cpu": "fp32", "cuda": "bf16"}
 KV = {"cpu": ("fp32", "bf16"), "cuda": ("bf16", "fp8")}
-
-
-@dataclass(frozen=True, slots=True)
-class Option:
-    """A simulated plan: its placement, what each call and the query cost, and which bounds it misses by what factor."""
-
-    placement: Placement
-    calls: tuple[Cost, ...]
-    cost: Cost
-    quality: float
-    misses: Mapping[str, float]
-
-    @property
-    def feasible(self) -> bool:
-        return not self.misses
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +41,11 @@ class Choice:
         """Whether a call generates; otherwise the batch size means nothing."""
         return any(call.work.decodes for call in self.calls)
 
+    def place(self, out: str) -> Placement:
+        """Where a call runs, by the column of its answer; one without figures runs where the longest does."""
+        known = (place for call, place in zip(self.calls, self.best.places, strict=True) if call.out == out)
+        return next(known, self.best.placement)
+
     @property
     def next_best(self) -> Option | None:
         """The best other plan that meets the contract and takes noticeably longer or shorter."""
@@ -85,7 +68,8 @@ def search(
     what_if: bool = False,
     sizes_of: Placement | None = None,
 ) -> Choice:
-    """The cheapest plan of one placement for all calls of a query. It may miss the contract: see `best.misses`.
+    """The cheapest plan for the calls of a query: one precision and sharding, and sizes for each run. It may miss the
+    contract: see `best.misses`.
 
     agreement: measured lower bounds of the share of answers that a precision leaves as they are. what_if: the hardware
     need not be here, so that sharding and lossy precisions are weighed too. sizes_of: only the sizes are open, all else
@@ -107,15 +91,22 @@ def search(
         allowed=allowed, fits=pl.col("memory") < limit, excess=excess(priced, contract, calls, hardware)
     )
 
+    weighing = Weighing(tuple(calls), hardware, contract, agreement or {})
+
     def simulated(rows: pl.DataFrame) -> list[Option]:
         places = (Placement(**{name: row[name] for name in FIELDS}) for row in rows.iter_rows(named=True))
-        return [_simulated(place, calls, hardware, contract, agreement or {}) for place in places]
+        return [weighing.simulated(place) for place in places]
+
+    def alone(some: Sequence[PricedCall]) -> list[Option]:
+        like = best.places[0]
+        return list(search(some, hardware, contract, agreement, what_if=what_if, sizes_of=like).options)
 
     options = simulated(shortlist(marked, contract, hardware.kind))
     near = neighbours(marked, _seeds(options, contract), [o.placement for o in options], hardware.kind)
     options += simulated(near.head(SIMULATED - len(options)))
     options.sort(key=lambda option: preference(option, contract))
     best = _usual_near(options, contract, hardware.kind)
+    best = by_runs(best, options, weighing, _resized(space, best.places[0]), alone)
     feasible = marked.filter(pl.col("allowed") & pl.col("fits") & (pl.col("excess") <= 1)).height
     exact = sum(o.feasible for o in options)
     count = 0 if not exact else max(feasible, exact)
@@ -130,18 +121,6 @@ def _with_tested(space: Space, hardware: Hardware, contract: Contract, agreement
     return replace(space, weights=(*space.weights, *tested))
 
 
-def reference_of(hardware: Hardware, contract: Contract) -> str:
-    """The precision whose answers are right: this hardware's own, or what the quality bound names after OF."""
-    bound = contract.bound("quality")
-    if bound is None or not bound.reference:
-        return REFERENCE[hardware.kind]
-    if (named := bound.reference.lower()) not in hardware.peak:
-        known = ", ".join(hardware.peak)
-        what = f"quality OF '{bound.reference}' cannot be measured on {hardware}"
-        raise UnsupportedError(what, hint=f"it runs {known}")
-    return named
-
-
 def lossy(hardware: Hardware, contract: Contract) -> tuple[str, ...]:
     """Precisions that may answer otherwise than the reference, of those that an engine of this hardware has; the pinned
     one alone where one is. With a pinned cache that may, every precision does."""
@@ -149,12 +128,6 @@ def lossy(hardware: Hardware, contract: Contract) -> tuple[str, ...]:
     pinned = contract.setting("quantization")
     every = (pinned,) if pinned is not None else (REFERENCE[hardware.kind], *_LOSSY[hardware.kind])
     return tuple(str(p) for p in every if p in hardware.peak and p != reference)
-
-
-def lossy_cache(hardware: Hardware, contract: Contract) -> bool:
-    """Whether the pinned precision of the KV cache, if any, is below what right answers are given with."""
-    pinned = contract.setting("kv_cache")
-    return pinned is not None and BYTES_PER_VALUE[str(pinned)] < BYTES_PER_VALUE[REFERENCE[hardware.kind]]
 
 
 def space_of(hardware: Hardware, contract: Contract, *, what_if: bool) -> Space:
@@ -248,82 +221,9 @@ def _seeds(options: Sequence[Option], contract: Contract) -> list[Placement]:
     """The best plans simulated so far, and of those that barely miss a bound the best and the nearest."""
     ordered = sorted(options, key=lambda option: preference(option, contract))
     barely = [o for o in options if o.misses and max(o.misses.values()) <= _BARELY]
-    found = [*ordered[:2], *sorted(barely, key=lambda option: _objective(option, contract))[:1]]
+    found = [*ordered[:2], *sorted(barely, key=lambda option: objective(option, contract))[:1]]
     found += sorted(barely, key=lambda option: max(option.misses.values()))[:1]
     return [option.placement for option in found]
-
-
-def _simulated(
-    placement: Placement,
-    calls: Sequence[PricedCall],
-    hardware: Hardware,
-    contract: Contract,
-    agreement: Mapping[str, float],
-) -> Option:
-    sizes = placement.max_rows, placement.step_tokens
-    parts = [(c, memory(c.shape, c.work, placement, *sizes, hardware.kind)) for c in calls]
-    costs = tuple(
-        cost(
-            simulate(StepModel(hardware, c.shape, placement), c.work),
-            c.work,
-            hardware,
-            rented(hardware, contract),
-            float(np.max(part.total)),
-            c.factor(placement.weights),
-        )
-        for c, part in parts
-    )
-    whole = together(costs, float(np.max(peak((c.model, part) for c, part in parts))))
-    exact = placement.weights == reference_of(hardware, contract) and not lossy_cache(hardware, contract)
-    quality = 1.0 if exact else agreement.get(placement.weights, 0.0)
-    # what is only guessed is no ground to refuse a query
-    known = together([c for c, (call, _) in zip(costs, parts, strict=True) if not call.work.guessed], whole.memory)
-    decided = [b for b in contract.bounds if known.rows and not undecided(b, calls)]
-    misses = {str(b): x for b in decided if (x := known.excess(b, quality)) > 1}
-    if whole.memory > hardware.memory:
-        misses[MACHINE_MEMORY] = whole.memory / hardware.memory
-    held = replace(placement, kv_slots=_slots(placement, parts, contract), device=hardware.kind)
-    return Option(settled(held, contract), costs, whole, quality, misses)
-
-
-def settled(placement: Placement, contract: Contract) -> Placement:
-    """The placement with what the contract settles without a choice."""
-    return replace(
-        placement,
-        prefix="tree" if contract.setting("prefix_cache") else "none",
-        reuse=bool(contract.setting("result_cache")),
-        deterministic=bool(contract.setting("deterministic")),
-    )
-
-
-def _slots(placement: Placement, parts: Sequence[tuple[PricedCall, Memory]], contract: Contract) -> int | None:
-    """KV slots that a bound on memory leaves beside weights and activations; None without such a bound."""
-    bound = contract.bound("memory")
-    if bound is None or not parts:
-        return None
-    weights = sum({call.model: part.weights for call, part in parts}.values())
-    left = [
-        (bound.value - weights - float(np.max(part.activations)))
-        / call.shape.kv_bytes_per_token(BYTES_PER_VALUE[placement.kv_cache])
-        for call, part in parts
-    ]
-    return max(1, int(min(left)))
-
-
-def preference(option: Option, contract: Contract) -> tuple[float, float, float, float]:
-    """Smaller is better: by how much bounds are missed, then the objective, then seconds, then memory."""
-    missed = max(option.misses.values(), default=0.0)
-    return missed, _objective(option, contract), option.cost.seconds, option.cost.memory
-
-
-def _objective(option: Option, contract: Contract) -> float:
-    match contract.objective[1]:
-        case "latency":
-            return option.cost.latency[2]
-        case "quality":
-            return -option.quality
-    # cost and throughput: the whole machine is paid for, however many of its devices work, so both want few seconds
-    return option.cost.seconds
 
 
 def _usual_near(options: Sequence[Option], contract: Contract, kind: str) -> Option:
@@ -331,7 +231,6 @@ def _usual_near(options: Sequence[Option], contract: Contract, kind: str) -> Opt
     first = options[0]
     if not first.feasible or contract.objective[1] == "quality":
         return first
-    limit = _objective(first, contract) * _NEAR
-    near = [o for o in options if o.feasible and _objective(o, contract) <= limit]
-    rows, tokens = USUAL[kind]
-    return min(near, key=lambda o: abs(log2(o.placement.max_rows / rows)) + abs(log2(o.placement.step_tokens / tokens)))
+    limit = objective(first, contract) * NEAR
+    near = [o for o in options if o.feasible and objective(o, contract) <= limit]
+    return min(near, key=lambda o: unusual((o.placement.max_rows, o.placement.step_tokens), kind))

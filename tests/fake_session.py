@@ -36,8 +36,8 @@ from dql.machine import Machine
 from dql.models import Model
 from dql.models.shape import ModelShape
 from dql.planner.hardware import Hardware, Progress
+from dql.planner.option import REFERENCE
 from dql.planner.physical import Placement
-from dql.planner.search import REFERENCE
 from dql.session import Session
 
 _START, _END = 1, 2  # control ids of the tiny model: <|im_start|>, <|im_end|>

@@ -1,0 +1,160 @@
+"""A plan that was simulated: where each call runs, what it costs, and which bounds the query misses with it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from dql.errors import UnsupportedError
+from dql.planner.candidates import PricedCall
+from dql.planner.contract import Contract
+from dql.planner.cost import Cost, cost, together
+from dql.planner.hardware import BYTES_PER_VALUE, Hardware
+from dql.planner.memory import Memory, memory, peak
+from dql.planner.physical import Placement
+from dql.planner.shortlist import rented, undecided
+from dql.planner.simulate import simulate
+from dql.planner.step_model import StepModel
+
+MACHINE_MEMORY = "the machine's memory"  # a bound that is always there
+REFERENCE = {"cpu": "fp32", "cuda": "bf16"}
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """A simulated plan: what each call and the query cost, and which bounds it misses by what factor.
+
+    places: each call's placement; calls that run together have one, and all have one precision and sharding.
+    """
+
+    places: tuple[Placement, ...]
+    calls: tuple[Cost, ...]
+    cost: Cost
+    quality: float
+    misses: Mapping[str, float]
+
+    @property
+    def feasible(self) -> bool:
+        return not self.misses
+
+    @property
+    def placement(self) -> Placement:
+        """That of the call that takes longest."""
+        return self.places[max(range(len(self.calls)), key=lambda i: self.calls[i].seconds)]
+
+
+@dataclass(frozen=True, slots=True)
+class Weighing:
+    """What plans for `calls` are weighed by; agreement: see `search`."""
+
+    calls: tuple[PricedCall, ...]
+    hardware: Hardware
+    contract: Contract
+    agreement: Mapping[str, float]
+
+    def simulated(self, placement: Placement) -> Option:
+        """The plan that runs all calls in one placement."""
+        return self.composed([placement] * len(self.calls), [self._cost(call, placement) for call in self.calls])
+
+    def composed(self, places: Sequence[Placement], costs: Sequence[Cost]) -> Option:
+        """The plan of calls in these placements, whose costs are known."""
+        parts = [self._memory(call, place) for call, place in zip(self.calls, places, strict=True)]
+        held = peak((call.model, part) for call, part in zip(self.calls, parts, strict=True))
+        whole = together(costs, float(np.max(held)))
+        quality = self._quality(places[0])
+        misses = self._misses(costs, whole, quality)
+        slots = self._slots(places, parts)
+        found = (
+            settled(replace(place, kv_slots=slots[call.run], device=self.hardware.kind), self.contract)
+            for call, place in zip(self.calls, places, strict=True)
+        )
+        return Option(tuple(found), tuple(costs), whole, quality, misses)
+
+    def _cost(self, call: PricedCall, placement: Placement) -> Cost:
+        return cost(
+            simulate(StepModel(self.hardware, call.shape, placement), call.work),
+            call.work,
+            self.hardware,
+            rented(self.hardware, self.contract),
+            float(np.max(self._memory(call, placement).total)),
+            call.factor(placement.weights),
+        )
+
+    def _memory(self, call: PricedCall, place: Placement) -> Memory:
+        return memory(call.shape, call.work, place, place.max_rows, place.step_tokens, self.hardware.kind)
+
+    def _quality(self, placement: Placement) -> float:
+        exact = placement.weights == reference_of(self.hardware, self.contract)
+        return 1.0 if exact and not lossy_cache(self.hardware, self.contract) else self._agrees(placement)
+
+    def _agrees(self, placement: Placement) -> float:
+        return self.agreement.get(placement.weights, 0.0)
+
+    def _misses(self, costs: Sequence[Cost], whole: Cost, quality: float) -> dict[str, float]:
+        """Bounds that are missed, by what factor; what is only guessed is no ground to refuse a query."""
+        counted = [c for c, call in zip(costs, self.calls, strict=True) if not call.work.guessed]
+        known = together(counted, whole.memory)
+        decided = [b for b in self.contract.bounds if known.rows and not undecided(b, self.calls)]
+        misses = {str(b): x for b in decided if (x := known.excess(b, quality)) > 1}
+        if whole.memory > self.hardware.memory:
+            misses[MACHINE_MEMORY] = whole.memory / self.hardware.memory
+        return misses
+
+    def _slots(self, places: Sequence[Placement], parts: Sequence[Memory]) -> dict[str, int | None]:
+        """KV slots that a bound on memory leaves each run beside weights and activations; None without such a bound."""
+        bound = self.contract.bound("memory")
+        if bound is None:
+            return dict.fromkeys(call.run for call in self.calls)
+        known = list(zip(self.calls, places, parts, strict=True))
+        weights = sum({call.model: part.weights for call, _, part in known}.values())
+        found: dict[str, int | None] = {}
+        for call, place, part in known:
+            slot = call.shape.kv_bytes_per_token(BYTES_PER_VALUE[place.kv_cache])
+            left = max(1, int((bound.value - weights - float(np.max(part.activations))) / slot))
+            found[call.run] = min(left, found.get(call.run) or left)
+        return found
+
+
+def reference_of(hardware: Hardware, contract: Contract) -> str:
+    """The precision whose answers are right: this hardware's own, or what the quality bound names after OF."""
+    bound = contract.bound("quality")
+    if bound is None or not bound.reference:
+        return REFERENCE[hardware.kind]
+    if (named := bound.reference.lower()) not in hardware.peak:
+        known = ", ".join(hardware.peak)
+        what = f"quality OF '{bound.reference}' cannot be measured on {hardware}"
+        raise UnsupportedError(what, hint=f"it runs {known}")
+    return named
+
+
+def lossy_cache(hardware: Hardware, contract: Contract) -> bool:
+    """Whether the pinned precision of the KV cache, if any, is below what right answers are given with."""
+    pinned = contract.setting("kv_cache")
+    return pinned is not None and BYTES_PER_VALUE[str(pinned)] < BYTES_PER_VALUE[REFERENCE[hardware.kind]]
+
+
+def settled(placement: Placement, contract: Contract) -> Placement:
+    """The placement with what the contract settles without a choice."""
+    return replace(
+        placement,
+        prefix="tree" if contract.setting("prefix_cache") else "none",
+        reuse=bool(contract.setting("result_cache")),
+        deterministic=bool(contract.setting("deterministic")),
+    )
+
+
+def preference(option: Option, contract: Contract) -> tuple[float, float, float, float]:
+    """Smaller is better: by how much bounds are missed, then the objective, then seconds, then memory."""
+    missed = max(option.misses.values(), default=0.0)
+    return missed, objective(option, contract), option.cost.seconds, option.cost.memory
+
+
+def objective(option: Option, contract: Contract) -> float:
+    """What the contract wants little of."""
+    match contract.objective[1]:
+        case "latency":
+            return option.cost.latency[2]
+        case "quality":
+            return -option.quality
+    # cost and throughput: the whole machine is paid for, however many of its devices work, so both want few seconds
+    return option.cost.seconds
