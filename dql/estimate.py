@@ -265,7 +265,8 @@ class _Counting:
 
     def _priced(self, call: CallExec, statistics: CallStatistics) -> PricedCall:
         session, compiled = self._session, self._compiled[call.out]
-        known = session.history.outputs(template_key(call, model_key(session, call.model)))
+        key = template_key(call, model_key(session, call.model))
+        known = session.history.outputs(key)
         work = workload(
             call,
             statistics,
@@ -274,6 +275,9 @@ class _Counting:
             prefix=bool(self._contract.setting("prefix_cache")),
             reuse=bool(self._contract.setting("result_cache")),
         )
+        if work.decodes:
+            gains, guesses = session.history.gains(key)
+            work = replace(work, gains=gains, guesses=guesses)
         return PricedCall(call.out, call.model, session.registry.resolve(call.model).shape, work, self._runs[call.out])
 
 

@@ -145,6 +145,8 @@ def remember(run: "Run", found: Estimate, session: Surroundings, text: str) -> N
                 seconds=measured[call.out].seconds,
                 rows=measured[call.out].distinct,
                 outputs=measured[call.out].outputs if call.op == "generate" else (),
+                gains=measured[call.out].gains,
+                guesses=measured[call.out].guesses,
                 passed=measured[call.out].passed,
             )
             for call in calls
@@ -161,5 +163,5 @@ def modelled(choice: Choice | None, out: str, measured: Measured) -> float | Non
     call = next((c for c in choice.calls if c.out == out), None) if choice is not None else None
     if choice is None or call is None:
         return None
-    work = call.work.as_run(measured.distinct, measured.outputs, measured.ahead)
+    work = call.work.as_run(measured.distinct, measured.outputs, measured.turns, measured.guesses)
     return simulate(StepModel(choice.hardware, call.shape, choice.place(out)), work).seconds

@@ -23,12 +23,12 @@ CREATE TABLE IF NOT EXISTS runs (
 CREATE TABLE IF NOT EXISTS calls (
     run INTEGER NOT NULL REFERENCES runs (id) ON DELETE CASCADE, template TEXT NOT NULL, model TEXT NOT NULL,
     hardware TEXT NOT NULL, decodes INTEGER NOT NULL, modelled REAL, seconds REAL NOT NULL, rows INTEGER NOT NULL,
-    outputs TEXT NOT NULL, passed REAL
+    outputs TEXT NOT NULL, passed REAL, gains TEXT NOT NULL, guesses REAL NOT NULL
 );
 CREATE INDEX IF NOT EXISTS calls_by_template ON calls (template);
 CREATE INDEX IF NOT EXISTS calls_by_model ON calls (model, hardware, decodes);
 """
-_VERSION = 2
+_VERSION = 3
 _KEPT_RUNS = 10_000
 _RECENT = 20  # calls that a refinement looks at
 _LEAST_SECONDS, _LEAST_ROWS = 1.0, 8  # shorter calls say little of rates, fewer rows little of lengths
@@ -40,7 +40,8 @@ _LOG = logging.getLogger("dql")
 @dataclass(frozen=True, slots=True)
 class CallRecord:
     """One call of a run. modelled: seconds that the cost model gives for what was really asked; outputs: quantiles;
-    passed: the share of rows that a filter let through.
+    passed: the share of rows that a filter let through; gains: tokens that a pass drew, by row, as quantiles, () where
+    none was guessed; guesses: tokens guessed in a pass.
     """
 
     template: str
@@ -52,6 +53,8 @@ class CallRecord:
     rows: int
     outputs: Sequence[float] = ()
     passed: float | None = None
+    gains: Sequence[float] = ()
+    guesses: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +98,7 @@ class History:
                 (time.time(), *values, run.seconds, json.dumps(list(run.bounds))),
             )
             connection.executemany(
-                "INSERT INTO calls VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO calls VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 [
                     (
                         cursor.lastrowid,
@@ -108,6 +111,8 @@ class History:
                         call.rows,
                         json.dumps(list(call.outputs)),
                         call.passed,
+                        json.dumps(list(call.gains)),
+                        call.guesses,
                     )
                     for call in run.calls
                 ],
@@ -122,6 +127,16 @@ class History:
             (template, _LEAST_ROWS),
         )
         return tuple(float(x) for x in json.loads(str(found[0][0]))) if found else None
+
+    def gains(self, template: str) -> tuple[tuple[float, ...], float]:
+        """Tokens that a pass drew by row, as quantiles, and tokens guessed in a pass, in the newest run of a template
+        that guessed ahead; () and 0 where none did.
+        """
+        found = self._select(
+            "SELECT gains, guesses FROM calls WHERE template = ? AND gains <> '[]' ORDER BY rowid DESC LIMIT 1",
+            (template,),
+        )
+        return (tuple(json.loads(str(found[0][0]))), float(str(found[0][1]))) if found else ((), 0.0)
 
     def passed(self, template: str) -> float | None:
         """The share of rows that a filter let through in its newest run with enough rows."""

@@ -174,7 +174,7 @@ class _Asking:
         drawn = len(found.tokens) + (found.finish == "stop") if isinstance(question.task, Generate) else 0
         if found.failure is None:
             took = found.seconds, found.first_seconds, drawn
-            measured.note(*took)
+            measured.note(*took, passes=found.passes)
             if self._watch is not None:
                 self._watch.note(self._inquiries[number].call.out, *took, now=perf_counter(), changes=measured.changes)
         computed = found.prompt_tokens - found.cached_tokens
@@ -193,7 +193,6 @@ class _Asking:
         for inquiry, count in zip(self._inquiries, drawn, strict=True):
             part = count / max(sum(drawn), 1)
             inquiry.measured.proposed += part * (now.proposed - before.proposed)
-            inquiry.measured.accepted += part * (now.accepted - before.accepted)
 
 
 def _merged(inquiries: Sequence[Inquiry]) -> list[list[tuple[int, Question]]]:

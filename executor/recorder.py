@@ -100,6 +100,7 @@ class Recorder:
             at = np.flatnonzero(going & (depth <= right))
             produced = slab.produced[lanes[at]]
             slab.advance(lanes[at])
+            slab.guessed[lanes[at]] += depth > 0
             over, ended = self._note(slab, lanes[at], produced, drawn[at, depth], sure[at, depth])
             going[at[over]] = False
             answers.extend(ended)
@@ -135,12 +136,15 @@ class Recorder:
             raise RuntimeError(f"lane {lane} finished without a row")
         by_id = bool(slab.stopped(np.array([lane]))[0])
         limited = not by_id and not by_text and count == slab.limit[lane]
+        passes = count - int(slab.guessed[lane])
         count -= by_id
         tokens, logprobs = slab.tokens[lane, :count].copy(), slab.logprobs[lane, :count].copy()
         self._scheduler.held.release(row)
         seconds, first = perf_counter() - row.admitted_at, row.first_at - row.admitted_at
         finish = "length" if limited else "stop"
-        return list(row.answers(tokens=tokens, logprobs=logprobs, finish=finish, seconds=seconds, first=first))
+        return list(
+            row.answers(tokens=tokens, logprobs=logprobs, finish=finish, seconds=seconds, first=first, passes=passes)
+        )
 
     def _stopped_by_text(self, slab: Slab, lanes: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.bool_]:
         stopped = np.zeros(len(lanes), np.bool_)

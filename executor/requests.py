@@ -68,7 +68,8 @@ class Answer:
 
     tokens: generated ids without the stop id. logprobs: of the generated tokens, or one per label for Score.
     finish: "stop" or "length". prompt_tokens counts the prompt, cached_tokens its part that was not computed for
-    this row. seconds runs from admission to the last token, first_seconds to the first one.
+    this row. seconds runs from admission to the last token, first_seconds to the first one. passes: of the model that
+    drew the tokens, the stop id included; fewer than these where guesses were right.
     """
 
     id: int
@@ -80,4 +81,5 @@ class Answer:
     cached_tokens: int = 0
     seconds: float = 0.0
     first_seconds: float = 0.0
+    passes: int = 0
     failure: Failure | None = None

@@ -77,6 +77,7 @@ class Row:
         finish: str = "stop",
         seconds: float = 0.0,
         first: float = 0.0,
+        passes: int = 0,
         vector: NDArray[np.float32] | None = None,
         failure: Failure | None = None,
     ) -> list[Answer]:
@@ -93,6 +94,7 @@ class Row:
                 cached_tokens=length - (self.computed if index == 0 else 0),
                 seconds=seconds,
                 first_seconds=first,
+                passes=passes,
                 failure=failure,
             )
             for index, request_id in enumerate(self.ids)

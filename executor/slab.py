@@ -29,6 +29,7 @@ class Slab:
         self.filled = np.zeros(lanes, np.int64)  # slots of the lane that hold keys and values
         self.base = np.zeros(lanes, np.int64)  # position of the lane's first slot
         self.produced = np.zeros(lanes, np.int64)
+        self.guessed = np.zeros(lanes, np.int64)  # of those produced, the ones that took no pass of their own
         self.limit = np.zeros(lanes, np.int64)
         self.last = np.zeros(lanes, np.int64)  # the newest token, not yet stored
         self.stop = np.full((lanes, 1), _NO_TOKEN, np.int64)  # ids that end the row
@@ -64,7 +65,7 @@ class Slab:
         self.limit[lane] = row.task.max_tokens
         self.dense_parents[lane] = row.dense_parent
         self.filled[lane] = len(row.tokens) - row.dense_end - 1
-        self.produced[lane] = 0
+        self.produced[lane] = self.guessed[lane] = 0
         return lane
 
     def slot(self, lane: int) -> int:
@@ -134,6 +135,7 @@ class Slab:
             self.filled,
             self.base,
             self.produced,
+            self.guessed,
             self.limit,
             self.last,
             self.stop,

@@ -99,7 +99,7 @@ class Watch:
     def look(self, measured: Mapping[str, Measured]) -> None:
         """A part is done: plan the rest anew where the figures were off. `measured` is by the calls' columns."""
         came = {out: (c.work, measured[out]) for out, c in self._calls.items()}
-        ran = {out: work.as_run(m.distinct, m.outputs, m.ahead) for out, (work, m) in came.items()}
+        ran = {out: work.as_run(m.distinct, m.outputs, m.turns, m.guesses) for out, (work, m) in came.items()}
         left = {out: call.work.distinct - ran[out].distinct for out, call in self._calls.items()}
         rows, seconds = sum(m.distinct for m in measured.values()), sum(m.seconds for m in measured.values())
         if max(left.values()) <= 0 or seconds < _SURE or rows < _PILOT_ROWS:
@@ -110,7 +110,9 @@ class Watch:
         if not wrong and not news:
             return
         for out, call in self._calls.items():
-            work = replace(ran[out], rows=call.work.rows, distinct=call.work.distinct)
+            work = replace(
+                ran[out], rows=call.work.rows, distinct=call.work.distinct, turns=(), gains=measured[out].gains
+            )
             factors = {**call.factors, weights: call.factor(weights) * off} if wrong else call.factors
             self._calls[out] = replace(call, work=work, factors=factors)
         said = [f"{off:.2g} × the predicted seconds"] if wrong else []

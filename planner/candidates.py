@@ -8,9 +8,11 @@ import polars as pl
 
 from dql.models.shape import ModelShape
 from dql.planner.hardware import Floats, Hardware
+from dql.planner.lengths import mean
 from dql.planner.memory import memory, peak
 from dql.planner.physical import Placement
 from dql.planner.simulate import steps_of
+from dql.planner.speculation import pays
 from dql.planner.step_model import StepModel
 from dql.planner.workload import Workload
 
@@ -111,11 +113,14 @@ def closed_form(
         step = model.seconds(steps_of(work, tokens, per_step * prompt, per_step, none, none))
         row = step * np.maximum(1, 1 / per_step)
         return step * (rows / per_step + work.shared / step_tokens), row, none, row
-    drawn = max(work.mean_output, 1.0)
-    lanes = np.minimum(np.minimum(max_rows, max(rows, 1)), step_tokens / (1 + prompt / drawn))
+    most = np.minimum(max_rows, max(rows, 1))
+    guesses = pays(most, model.hardware.kind) if work.gains else np.zeros_like(most, np.bool_)
+    drawn = np.maximum(work.mean_output, 1.0) / np.where(guesses, mean(work.gains or (1.0,)), 1.0)
+    lanes = np.minimum(most, step_tokens / (1 + prompt / drawn))
     begun = lanes / drawn
+    guessed = work.guessed_tokens(lanes, most, model.hardware.kind)
     keys = lanes * (work.mean_own + drawn / 2)
-    step = model.seconds(steps_of(work, lanes + begun * prompt, begun * prompt, begun, lanes, keys))
+    step = model.seconds(steps_of(work, lanes + begun * prompt, begun * prompt, begun, lanes, keys, guessed))
     # a run begins with full prompt steps and ends with a batch that thins out
     steps = rows * drawn / lanes + drawn / 2 + (work.shared + lanes * prompt) / step_tokens
     # while a batch fills, steps are full of prompts

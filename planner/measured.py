@@ -7,7 +7,7 @@ import numpy as np
 
 from dql.planner.hardware import Floats
 from dql.planner.lengths import Lengths, quantiles
-from dql.planner.simulate import PERCENTILES
+from dql.planner.simulate import MOST_ROWS, PERCENTILES
 
 _KEPT = 100_000  # rows whose latency and length are kept
 
@@ -15,9 +15,9 @@ _KEPT = 100_000  # rows whose latency and length are kept
 @dataclass(slots=True)
 class Measured:
     """One call: rows asked and rows run, seconds in the engine, tokens; of each row that ran, its seconds to the last
-    and to the first token, and its tokens drawn. read, yes: a filter's answers, and those that are yes. changes: what
-    the run changed of its plan, in words. order: its place among the conditions of a filter. proposed, accepted: tokens
-    guessed ahead, and those of them that were right.
+    and to the first token, its tokens drawn and the passes that drew them. read, yes: a filter's answers, and those
+    that are yes. changes: what the run changed of its plan, in words. order: its place among the conditions of a
+    filter. proposed: tokens guessed ahead.
 
     Calls that share an engine's run share its seconds by the tokens computed for each.
     """
@@ -29,22 +29,25 @@ class Measured:
     reused: int = 0
     decoded: int = 0
     proposed: float = 0.0
-    accepted: float = 0.0
     latencies: list[float] = field(default_factory=list)
     firsts: list[float] = field(default_factory=list)
     drawn: list[int] = field(default_factory=list)
+    passes: list[int] = field(default_factory=list)
     read: int = 0
     yes: int = 0
     changes: list[str] = field(default_factory=list)
     order: str = ""
 
-    def note(self, seconds: float, first: float, drawn: int) -> None:
-        """One answered row: seconds from its admission to its last and its first token, tokens drawn."""
+    def note(self, seconds: float, first: float, drawn: int, passes: int = 0) -> None:
+        """One answered row: seconds from its admission to its last and its first token, tokens drawn and the passes
+        that it took, 0 for one each.
+        """
         self.distinct += 1
         if len(self.latencies) < _KEPT:
             self.latencies.append(seconds)
             self.firsts.append(first)
             self.drawn.append(drawn)
+            self.passes.append(passes or drawn)
 
     def latency(self, percentile: str = "p95") -> float:
         """Seconds from a row's admission to its last token; 0 where none ran."""
@@ -67,10 +70,21 @@ class Measured:
         self.decoded += decoded
 
     @property
-    def ahead(self) -> tuple[float, float]:
-        """Tokens guessed for each pass of a decoding row, and those of them that were right."""
-        passes = max(self.decoded - self.accepted, 1.0)
-        return self.proposed / passes, self.accepted / passes
+    def guesses(self) -> float:
+        """Tokens guessed for each pass of a decoding row; the pass that ends its prompt guesses none."""
+        return self.proposed / max(sum(self.passes) - len(self.passes), 1)
+
+    @property
+    def turns(self) -> Lengths:
+        """Passes of each row, as many of them as a simulation plays one by one, else their quantiles."""
+        return tuple(map(float, self.passes)) if len(self.passes) <= MOST_ROWS else quantiles(np.array(self.passes))
+
+    @property
+    def gains(self) -> Lengths:
+        """Tokens that a pass after the first drew, by row, as quantiles; () where no token was guessed."""
+        drawn, passes = np.array(self.drawn, np.float64), np.array(self.passes, np.float64)
+        several = passes > 1
+        return quantiles((drawn[several] - 1) / (passes[several] - 1)) if self.proposed else ()
 
     @property
     def passed(self) -> float | None:

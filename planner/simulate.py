@@ -17,7 +17,7 @@ from dql.planner.workload import Workload
 
 WINDOW_ROWS = 8192  # rows after which the executor lets its batch run dry
 _WAVES = 4  # batches of rows that are played
-_MIN_ROWS, _MAX_ROWS = 24, 1024
+_MIN_ROWS, MOST_ROWS = 24, 1024
 _MIN_STEPS = 8  # steps of a run without decoding that are played
 PERCENTILES = ("p50", "p90", "p95", "p99")
 
@@ -53,8 +53,8 @@ def simulate(model: StepModel, work: Workload) -> Played:
     admitted, first, last = (np.array(x) for x in (schedule.admitted, schedule.first, schedule.last))
     latency = ends[last] - begins[admitted]
     ttft = ends[first] - begins[admitted]
-    drawn = np.maximum((schedule_lengths(work, played) - 1) * (1 + work.right), 1)
-    tpot = (latency - ttft) / drawn if work.decodes else np.zeros(played)
+    drawn = draws(work.outputs, played) if work.decodes else np.ones(played)
+    tpot = (latency - ttft) / np.maximum(drawn - 1, 1)
     seconds = float(ends[-1])
     if rows > played:
         half = played // 2
@@ -72,9 +72,9 @@ def _played(model: StepModel, work: Workload, rows: int) -> tuple[_Schedule, Flo
     return schedule, ends
 
 
-def schedule_lengths(work: Workload, rows: int) -> Floats:
-    """Passes in which each played row draws: one for every token but those that were guessed ahead rightly."""
-    return np.maximum(np.round(draws(work.outputs, rows) / (1 + work.right)), 1) if work.decodes else np.zeros(rows)
+def lanes_of(model: StepModel) -> int:
+    """Rows that may decode at once."""
+    return min(model.placement.max_rows, model.placement.step_tokens)
 
 
 def _rows_to_play(model: StepModel, work: Workload) -> int:
@@ -83,7 +83,7 @@ def _rows_to_play(model: StepModel, work: Workload) -> int:
         wanted = _WAVES * placement.max_rows
     else:
         wanted = int(_MIN_STEPS * placement.step_tokens / max(1.0, work.mean_own * work.fresh + work.tail)) + 1
-    return min(max(wanted, _MIN_ROWS), _MAX_ROWS)
+    return min(max(wanted, _MIN_ROWS), MOST_ROWS)
 
 
 def _percentiles(values: Floats) -> tuple[float, ...]:
@@ -100,10 +100,11 @@ class _Player:
     def __init__(self, model: StepModel, work: Workload, rows: int) -> None:
         self._work = work
         self._budget = model.placement.step_tokens
-        self._lanes = min(model.placement.max_rows, self._budget)
+        self._lanes = lanes_of(model)
         self._prompts = np.maximum(np.round(draws(work.own, rows) * work.fresh), 1).astype(int).tolist()
         self._contexts = np.round(draws(work.own, rows)).astype(int).tolist()
-        self._lengths = schedule_lengths(work, rows).astype(int).tolist()
+        at_once = min(self._lanes, rows)
+        self._lengths = work.passes(rows, at_once, model.hardware.kind).astype(int).tolist()
         self._waiting = 0  # the next row to admit
         self._shared_left = work.shared
         self._part = 0  # tokens of the next row's prompt that are computed
@@ -176,12 +177,24 @@ def _price(model: StepModel, work: Workload, schedule: _Schedule) -> Floats:
     """Seconds of one step of each stretch."""
     columns = np.array(schedule.steps, np.float64).T
     tokens, prompt, started, decoding = (columns[i] for i in (_TOKENS, _PROMPT, _STARTED, _DECODING))
-    return model.seconds(steps_of(work, tokens, prompt, started, decoding, columns[_KEYS]))
+    at_once = float(min(lanes_of(model), len(schedule.last)))
+    guessed = work.guessed_tokens(decoding, at_once, model.hardware.kind)
+    return model.seconds(steps_of(work, tokens, prompt, started, decoding, columns[_KEYS], guessed))
 
 
-def steps_of(work: Workload, tokens: Floats, prompt: Floats, started: Floats, decoding: Floats, keys: Floats) -> Steps:
-    """Steps that read `prompt` prompt tokens, end `started` prompts and decode for `decoding` rows."""
-    tails, guessed = started * work.tail, decoding * work.guesses
+def steps_of(
+    work: Workload,
+    tokens: Floats,
+    prompt: Floats,
+    started: Floats,
+    decoding: Floats,
+    keys: Floats,
+    guessed: Floats | float = 0.0,
+) -> Steps:
+    """Steps that read `prompt` prompt tokens, end `started` prompts and decode for `decoding` rows, `guessed` tokens
+    beside theirs.
+    """
+    tails = started * work.tail
     run = np.maximum(prompt / np.maximum(started, 1), 1)
     own = np.mean(np.square(work.own)) / (2 * max(work.mean_own, 1.0)) + 0.5
     return Steps(
@@ -192,7 +205,7 @@ def steps_of(work: Workload, tokens: Floats, prompt: Floats, started: Floats, de
         own_pairs=prompt * own + tails * work.mean_own,
         run=run,
         shared_pairs=(tokens + guessed) * float(work.shared),
-        decode_keys=keys,
+        decode_keys=keys * (1 + guessed / np.maximum(decoding, 1)),
         decoding=decoding,
         started=started,
     )

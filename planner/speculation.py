@@ -1,5 +1,8 @@
 """When guessing tokens ahead pays: the rule that the engine follows step by step, and what EXPLAIN says of it."""
 
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
 FREE = {"cpu": 12, "cuda": 64}
 """Tokens whose arithmetic is taken to last as long as reading the weights, which a step of any size does.
 
@@ -14,6 +17,12 @@ PRIOR_RATE = 0.6  # share of guesses believed to be right before any was checked
 def needed(rows: int, free: int, cost: float = 0.0) -> float:
     """The chance to be right from which a guess pays while `rows` rows decode; `cost` in steps of making it."""
     return rows / (rows + free) + cost
+
+
+def pays(rows: ArrayLike, kind: str) -> NDArray[np.bool_]:
+    """Whether tokens are guessed while so many rows decode, by what is believed of guesses at first."""
+    rows = np.asarray(rows, np.float64)
+    return np.asarray(rows / (rows + FREE[kind]) <= PRIOR_RATE)
 
 
 def speculation_line(rows: int, kind: str, draft: str | None) -> str:

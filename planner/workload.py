@@ -5,8 +5,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from dql.planner.lengths import Lengths, expected_outputs, mean
+from dql.planner.hardware import Floats, Kind
+from dql.planner.lengths import Lengths, draws, expected_outputs, mean
 from dql.planner.physical import CallExec
+from dql.planner.speculation import pays
 from dql.planner.statistics import CallStatistics
 
 DENSE_ROWS, DENSE_TOKENS = 8, 32  # from so many rows over so many tokens the engine reads a shared run in one product
@@ -20,8 +22,9 @@ class Workload:
     own: tokens of a prompt below it; fresh: the share of those that no other prompt computes. tail: label tokens fed
     per row. labels: label rows of the head. outputs: tokens drawn per row, () for scoring. sure: the outputs are known,
     by their bound or from earlier runs. exact: the rows were all counted; guessed: they depend on other inference;
-    at_least: there may be any number of rows more. guesses: tokens guessed ahead in a pass of a decoding row, and
-    right: those that were, known of runs that are over.
+    at_least: there may be any number of rows more. turns: passes in which rows draw, known of a run that is over: each
+    row's own where there are as many as rows, else quantiles. gains: tokens that a pass drew in an earlier run of the
+    template that guessed ahead, by row; guesses: tokens guessed in a pass.
     """
 
     rows: int
@@ -37,8 +40,9 @@ class Workload:
     exact: bool = True
     guessed: bool = False
     at_least: bool = False
+    turns: Lengths = ()
+    gains: Lengths = ()
     guesses: float = 0.0
-    right: float = 0.0
 
     @property
     def decodes(self) -> bool:
@@ -52,6 +56,22 @@ class Workload:
     def mean_output(self) -> float:
         return mean(self.outputs) if self.outputs else 0.0
 
+    def passes(self, rows: int, lanes: float, kind: Kind) -> Floats:
+        """Passes in which each of so many rows draws where `lanes` decode at once."""
+        if not self.decodes:
+            return np.zeros(rows)
+        if len(self.turns) == rows:
+            return np.array(self.turns)
+        found = draws(self.turns or self.outputs, rows)
+        if not self.turns and self.gains and pays(lanes, kind):
+            found = 1 + (found - 1) / draws(self.gains, rows)
+        return np.maximum(np.round(found), 1)
+
+    def guessed_tokens(self, decoding: Floats, lanes: Floats | float, kind: Kind) -> Floats:
+        """Tokens guessed in steps with so many decoding rows, of a run where `lanes` decode at once."""
+        found: Floats = decoding * self.guesses * (bool(self.turns) | pays(lanes, kind))
+        return found
+
     @property
     def prefilled(self) -> float:
         """Prompt tokens that are computed."""
@@ -63,19 +83,19 @@ class Workload:
         new = max(self.longest_output - 1, 0) if self.decodes else self.tail
         return int(np.ceil(self.own[-1])) + new
 
-    def as_run(self, distinct: int, outputs: Lengths, ahead: tuple[float, float] = (0.0, 0.0)) -> "Workload":
-        """The same with the rows that ran and the tokens that they drew; ahead: guesses of a pass, and right ones."""
+    def as_run(self, distinct: int, outputs: Lengths, turns: Lengths = (), guesses: float = 0.0) -> "Workload":
+        """The same with the rows that ran, the tokens that they drew, in how many passes, with what guesses a pass."""
         rows = max(self.rows * distinct // max(self.distinct, 1), distinct)
         drawn = (outputs or self.outputs) if self.decodes else ()
-        guesses, right = ahead
-        return replace(self, rows=rows, distinct=distinct, outputs=drawn, sure=True, guesses=guesses, right=right)
+        passes = turns if self.decodes else ()
+        return replace(self, rows=rows, distinct=distinct, outputs=drawn, sure=True, turns=passes, guesses=guesses)
 
     def with_max_tokens(self, count: int) -> "Workload":
         """The same with answers cut at `count` tokens."""
         if not self.outputs:
             return self
         cut = tuple(min(length, float(count)) for length in self.outputs)
-        return replace(self, outputs=cut, longest_output=min(count, self.longest_output))
+        return replace(self, outputs=cut, turns=(), longest_output=min(count, self.longest_output))
 
 
 def scored(call: CallExec) -> bool:

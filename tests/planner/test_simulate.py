@@ -11,7 +11,7 @@ from dql.planner.candidates import closed_form
 from dql.planner.hardware import hardware_named
 from dql.planner.memory import kv_slots, memory
 from dql.planner.physical import Placement
-from dql.planner.simulate import _COUNT, _DECODING, _PROMPT, _STARTED, _Player, schedule_lengths, simulate
+from dql.planner.simulate import _COUNT, _DECODING, _PROMPT, _STARTED, _Player, simulate
 from dql.planner.step_model import StepModel
 from dql.planner.workload import Workload
 from tests.planner.fake_models import SHAPES, small_cpu
@@ -42,7 +42,7 @@ SMALL = SHAPES["smollm2"]
 def test_every_token_runs_once(work: Workload, placement: Placement) -> None:
     model = StepModel(CPU, SMALL, placement)
     player = _Player(model, work, work.distinct)
-    prompts, lengths = sum(player._prompts), schedule_lengths(work, work.distinct)
+    prompts, lengths = sum(player._prompts), work.passes(work.distinct, 1, "cpu")
     schedule = player.play()
     columns = np.array(schedule.steps).T
     assert columns[_PROMPT].sum() == work.shared + prompts
@@ -124,5 +124,25 @@ def test_tokens_guessed_rightly_spare_passes_and_wrong_ones_cost() -> None:
     model = StepModel(CPU, SMALL, Placement(max_rows=2, step_tokens=256))
     work = Workload(4, 4, 0, (50.0,), outputs=(40.0,), longest_output=40)
     plain = simulate(model, work.as_run(4, work.outputs)).seconds
-    assert simulate(model, work.as_run(4, work.outputs, (2.0, 1.0))).seconds < plain
-    assert simulate(model, work.as_run(4, work.outputs, (60.0, 0.0))).seconds > plain
+    half, all_own = (20.0,) * 4, (40.0,) * 4
+    assert simulate(model, work.as_run(4, work.outputs, half, 2.0)).seconds < plain
+    assert simulate(model, work.as_run(4, work.outputs, all_own, 60.0)).seconds > plain
+
+
+def test_a_batch_ends_with_the_row_that_guessed_worst() -> None:
+    """Rows are played with their own passes: their mean would end the run too early."""
+    model = StepModel(CPU, SMALL, Placement(max_rows=4, step_tokens=256))
+    work = Workload(4, 4, 0, (50.0,), outputs=(40.0,), longest_output=40)
+    even, uneven = (work.as_run(4, work.outputs, turns, 1.0) for turns in ((16.0,) * 4, (40.0, 8.0, 8.0, 8.0)))
+    slowest = work.as_run(4, work.outputs, (40.0,) * 4, 1.0)
+    assert simulate(model, even).seconds < simulate(model, uneven).seconds <= simulate(model, slowest).seconds
+
+
+def test_what_a_template_gained_counts_where_tokens_are_guessed() -> None:
+    """An earlier run's gain is expected of small batches, and of none too large for guesses to pay."""
+    work = Workload(64, 64, 0, (50.0,), outputs=(40.0,), longest_output=40)
+    learnt = replace(work, gains=(1.0, 4.0), guesses=2.0)
+    for rows, quicker in ((2, True), (64, False)):
+        model = StepModel(CPU, SMALL, Placement(max_rows=rows, step_tokens=256))
+        before, after = simulate(model, work).seconds, simulate(model, learnt).seconds
+        assert after < before if quicker else after == before
