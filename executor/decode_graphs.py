@@ -149,7 +149,8 @@ def recorder(device: torch.device) -> Recorder | None:
         run()  # compiles kernels and opens libraries, which a recording may not
         torch.cuda.synchronize(device)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=pool):
+        # what other threads do meanwhile, such as loading a model, is none of the recording's business
+        with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
             hidden = run()
 
         def repeat() -> torch.Tensor:

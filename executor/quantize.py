@@ -21,7 +21,7 @@ from dql.executor.models.linear import (
     packing_works,
 )
 from dql.executor.models.linear_bf16 import Bf16Gated, Bf16Linear
-from dql.executor.models.linear_codes import EightBitLinear, Int4Linear
+from dql.executor.models.linear_codes import EightBitGated, EightBitLinear, Int4Linear
 from dql.executor.models.linear_int8 import Int8Gated, Int8Linear, int8_works
 from dql.executor.smooth import TEXT, smoothed
 from dql.executor.weights import Weights
@@ -134,7 +134,8 @@ class CodesLayout:
     def gated(
         self, gate: torch.Tensor, up: torch.Tensor, bias: torch.Tensor | None, activation: GateActivation
     ) -> Gated:
-        return StackedGated(self.linear("gated", torch.cat((gate, up)), bias), activation)
+        both = self.linear("gated", torch.cat((gate, up)), bias)
+        return EightBitGated(both, activation) if isinstance(both, EightBitLinear) else StackedGated(both, activation)
 
 
 def layout(weights: str, device: torch.device) -> Layout:

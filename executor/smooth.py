@@ -6,11 +6,13 @@ runs through the model in fp32, layer by layer, before it loads: of all inputs i
 and these are the model's own and not the data's.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 
 from dql.executor.models.decoder import Decoder, Layer, PackedTokens
+from dql.executor.models.joints import Norm
 from dql.executor.models.linear import Layout
 from dql.executor.weights import Weights
 from dql.kernels.fused_cpu import attend_dense
@@ -41,7 +43,7 @@ class _Observed(Decoder):
     def __init__(self, shape: ModelShape, weights: Weights, context: int, layout: Layout) -> None:
         super().__init__(shape, weights, context=context, layout=layout, streamed=True)
         self._widest: list[dict[str, torch.Tensor]] = []  # per layer so far
-        self._norms: dict[int, str] = {}  # of the layer that runs, by id of their weights
+        self._layers = _Watched(self._layers, self._widest)
 
     def widths(self, ids: Sequence[int]) -> Widths:
         """Run a text of these tokens."""
@@ -59,17 +61,33 @@ class _Observed(Decoder):
             self.forward(PackedTokens(torch.tensor(ids), at, at, at), caches, attention)
         return self._widest
 
-    def _project(
-        self, layer: Layer, cache: KVCache, x: torch.Tensor, positions: torch.Tensor, slots: torch.Tensor
-    ) -> tuple[torch.Tensor]:
-        self._widest.append({})
-        self._norms = {id(getattr(layer, norm)): norm for norm in _FED}
-        return super()._project(layer, cache, x, positions, slots)
 
-    def _norm(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        y = super()._norm(x, weight)
-        if (norm := self._norms.get(id(weight))) is not None:
-            self._widest[-1][norm] = y.abs().amax(0)
+@dataclass(frozen=True, slots=True)
+class _Watched:
+    """Layers whose norms note how wide what they put out is, each layer in a mapping of its own."""
+
+    layers: Iterable[Layer]
+    widest: list[dict[str, torch.Tensor]]
+
+    def __iter__(self) -> Iterator[Layer]:
+        for layer in self.layers:
+            self.widest.append({})
+            first, second = layer.attention_norm, layer.mlp_norm
+            yield replace(
+                layer,
+                attention_norm=_NotingNorm(first.weight, first.eps, first.offset, "attention_norm", self.widest[-1]),
+                mlp_norm=_NotingNorm(second.weight, second.eps, second.offset, "mlp_norm", self.widest[-1]),
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class _NotingNorm(Norm):
+    name: str
+    widest: dict[str, torch.Tensor]
+
+    def __call__(self, x: torch.Tensor, added: torch.Tensor | None = None) -> torch.Tensor:
+        y = Norm.__call__(self, x, added)
+        self.widest[self.name] = y.abs().amax(0)
         return y
 
 

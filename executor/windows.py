@@ -7,6 +7,9 @@ import torch
 from dql.executor.options import EngineOptions
 from dql.executor.requests import Request
 
+# beside torch's allocator: the CPU's, CUDA's driver (pinned pages, a kernel's code) and cuBLAS (its workspace)
+_NO_MEMORY = ("can't allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+
 
 def pull(requests: Iterator[Request], options: EngineOptions) -> tuple[list[Request], bool]:
     """The next window of requests, and whether they were the last."""
@@ -22,4 +25,4 @@ def pull(requests: Iterator[Request], options: EngineOptions) -> tuple[list[Requ
 
 def out_of_memory(error: RuntimeError) -> bool:
     """Whether an error of torch says that an allocation failed, on either kind of device."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in _NO_MEMORY)

@@ -7,6 +7,7 @@ cross every tile boundary. A newer architecture uses the newest row that is not 
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 
 from dql.kernels.language import interpreting, power_of_two, triton
 
@@ -172,8 +173,14 @@ def head_class(head_dim: int, quantised: bool) -> str:
 
 def choose(op: str, shape_class: str) -> Config:
     """The row for this op and shape class on the active device; raises LookupError where the device is too old."""
-    present = architecture()
-    for candidate in sorted({key[2] for key in CONFIGS}, reverse=True):
-        if candidate <= present and (op, shape_class, candidate) in CONFIGS and (candidate > 0 or present == 0):
-            return CONFIGS[op, shape_class, candidate]
-    raise LookupError(f"no configuration of {op} ({shape_class}) for compute capability {present / 10}")
+    found = _best(op, shape_class, present := architecture())
+    if found is None:
+        raise LookupError(f"no configuration of {op} ({shape_class}) for compute capability {present / 10}")
+    return found
+
+
+@cache  # asked for with every launch
+def _best(op: str, shape_class: str, present: int) -> Config | None:
+    """The newest row that is not newer than `present`; the interpreter's own for the interpreter."""
+    rows = [key[2] for key in CONFIGS if key[:2] == (op, shape_class) and (0 < key[2] <= present or key[2] == present)]
+    return CONFIGS[op, shape_class, max(rows)] if rows else None

@@ -27,6 +27,7 @@ from dql.kernels.split_k import join_parts, splits_of
 
 SKINNY = 64  # rows up to which the Triton kernel is used
 PROMOTE = 128
+_LIBRARY = 16  # extents of a weight that the library's 8-bit products take: multiples of this
 
 
 def quantized_linear(
@@ -43,6 +44,9 @@ def quantized_linear(
         return _cpu(x.float(), weight.float(), x_scales[:, None] * scales).to(dtype)
     if x.shape[0] <= SKINNY:
         return _triton(x, weight, x_scales, scales, dtype)
+    if weight.shape[0] % _LIBRARY or weight.shape[1] % _LIBRARY:
+        wide = dtype if dtype == torch.float32 else torch.bfloat16  # in which all codes are exact
+        return (_cpu(x.to(wide), weight.to(wide), scales).float() * x_scales[:, None]).to(dtype)
     if x.dtype == FP8:
         return torch._scaled_mm(x, weight.t(), x_scales[:, None], scales[None], out_dtype=dtype)
     return (torch._int_mm(x, weight.t()).float() * x_scales[:, None] * scales).to(dtype)
@@ -70,6 +74,8 @@ def _triton(
     x: torch.Tensor, weight: torch.Tensor, x_scales: torch.Tensor | None, scales: torch.Tensor, dtype: torch.dtype
 ) -> torch.Tensor:
     (rows, inputs), outputs = x.shape, weight.shape[0]
+    if not rows:  # the kernel reads the last row in place of those beyond it
+        return x.new_empty((0, outputs), dtype=dtype)
     kind = "w8a16" if x_scales is None else "fp8" if x.dtype == FP8 else "int8"
     config = choose("eight_bit_linear", kind)
     block_n, block_k = config.blocks["BLOCK_N"], config.blocks["BLOCK_K"]

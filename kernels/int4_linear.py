@@ -37,6 +37,8 @@ def int4_linear(x: torch.Tensor, weight: Int4Weight) -> torch.Tensor:
 
 def _triton(x: torch.Tensor, weight: Int4Weight) -> torch.Tensor:
     (rows, _), outputs = x.shape, weight.outputs
+    if not rows:  # the kernel reads the last row in place of those beyond it
+        return x.new_empty((0, outputs))
     block_m = max(16, power_of_two(rows))
     config = choose("int4_linear", f"{block_m} rows")
     splits = splits_of(outputs, weight.inputs, config.blocks["BLOCK_N"], GROUP)

@@ -15,12 +15,12 @@ import torch
 
 from dql.errors import UnsupportedError
 from dql.executor.models.head import Head, LogitHead
+from dql.executor.models.joints import Norm, fed_forward, projected, sums_late
 from dql.executor.models.linear import Gated, Layout, Linear
 from dql.executor.models.rotary import RotaryTable, identity_table, rotary_table
 from dql.executor.models.tiles import rowwise
 from dql.executor.weights import Weights
 from dql.kernels.kv_cache import KVCache
-from dql.kernels.rms_norm import rms_norm
 from dql.kernels.rope import HeadNorm, rope
 from dql.models.shape import ModelShape
 
@@ -62,15 +62,15 @@ class PackedTokens:
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    attention_norm: torch.Tensor
+    attention_norm: Norm
     qkv: Linear
     o: Linear
-    mlp_norm: torch.Tensor
+    mlp_norm: Norm
     gated: Gated
     down: Linear
     head_norm: HeadNorm | None
-    attention_out_norm: torch.Tensor | None
-    mlp_out_norm: torch.Tensor | None
+    attention_out_norm: Norm | None
+    mlp_out_norm: Norm | None
     rotary: RotaryTable
     window: int | None
 
@@ -99,7 +99,7 @@ class Decoder:
             layers = None if streamed else threads.map(builder.layer, range(shape.num_layers))
             self._embedding = builder.tensor("embedding")
             self._layers: Iterable[Layer] = _Streamed(builder, shape.num_layers) if layers is None else list(layers)
-        self._final_norm = builder.tensor("final_norm")
+        self._final_norm = builder.norm("final_norm")
         head = self._embedding if shape.tie_embeddings else builder.tensor("head")
         self.head = Head(head, shape.logit_softcap, layout)
         self._tile: int | None = None
@@ -116,22 +116,26 @@ class Decoder:
         x = self._embedding[tokens.ids]
         if shape.embedding_scale != 1:
             x *= torch.tensor(shape.embedding_scale, dtype=x.dtype)
+        stream: tuple[torch.Tensor, ...] = (x,)  # hidden states, and perhaps what their next norm adds to them
         for number, (layer, cache) in enumerate(zip(self._layers, caches, strict=True), 1):
             project = partial(self._project, layer, cache)
-            (q,) = rowwise(project, self._tile, x, tokens.positions, tokens.slots)
+            (q,) = rowwise(project, self._tile, tokens.positions, tokens.slots, *stream)
+            x = stream[0]
+            if number == shape.num_layers and not len(tokens.outputs):
+                return x[:0]  # the last keys and values are stored, and nothing else is asked for
             attended = attention(q, cache, window=layer.window)
             if number == shape.num_layers:  # nothing reads the other tokens after their keys and values are stored
                 x, attended = x[tokens.outputs], attended[tokens.outputs]
-            (x,) = rowwise(partial(self._finish, layer), self._tile, x, attended)
-        (x,) = rowwise(lambda rows: (self._norm(rows, self._final_norm),), self._tile, x)
+            stream = rowwise(partial(self._finish, layer), self._tile, x, attended)
+        (x,) = rowwise(lambda *rows: (self._final_norm(*rows),), self._tile, *stream)
         return x
 
     def _project(
-        self, layer: Layer, cache: KVCache, x: torch.Tensor, positions: torch.Tensor, slots: torch.Tensor
+        self, layer: Layer, cache: KVCache, positions: torch.Tensor, slots: torch.Tensor, *stream: torch.Tensor
     ) -> tuple[torch.Tensor]:
         """Store the tokens' keys and values; their queries [tokens, heads, head_dim]."""
-        shape = self.shape
-        qkv = layer.qkv(self._norm(x, layer.attention_norm))
+        shape, (x, *added) = self.shape, stream
+        qkv = projected(layer.qkv, layer.attention_norm, x, added[0] if added else None)
         heads = qkv.view(len(x), -1, shape.head_dim)
         q, k = heads[:, : shape.num_heads], heads[:, shape.num_heads : shape.num_heads + shape.num_kv_heads]
         v = heads[:, shape.num_heads + shape.num_kv_heads :]
@@ -139,19 +143,20 @@ class Decoder:
         rope(q, k, positions, table.cos, table.sin, norm=layer.head_norm, v=v, cache=cache, slots=slots)
         return (q,)
 
-    def _finish(self, layer: Layer, x: torch.Tensor, attended: torch.Tensor) -> tuple[torch.Tensor]:
-        """Output projection and feed-forward, each with its residual."""
-        if layer.attention_out_norm is None:
-            x = layer.o.plus(attended, x)
+    def _finish(self, layer: Layer, x: torch.Tensor, attended: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Output projection and feed-forward, each with its residual; the last sum may be left to the next norm."""
+        added = None
+        if layer.attention_out_norm is not None:
+            x = x + layer.attention_out_norm(layer.o(attended))
+        elif sums_late(layer.o):
+            added = layer.o(attended)
         else:
-            x = x + self._norm(layer.o(attended), layer.attention_out_norm)
-        inner = layer.gated(self._norm(x, layer.mlp_norm))
-        if layer.mlp_out_norm is None:
-            return (layer.down.plus(inner, x),)
-        return (x + self._norm(layer.down(inner), layer.mlp_out_norm),)
-
-    def _norm(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        return rms_norm(x, weight, eps=self.shape.norm_eps, offset=self.shape.norm_offset)
+            x = layer.o.plus(attended, x)
+        join = layer.mlp_out_norm is None and not sums_late(layer.down)
+        result = fed_forward(layer.gated, layer.down, layer.mlp_norm, x, added, join=join)
+        if layer.mlp_out_norm is not None:
+            return (x + layer.mlp_out_norm(result),)
+        return (result,) if join else (x, result)
 
 
 class _Builder:
@@ -179,21 +184,24 @@ class _Builder:
         sliding = shape.is_sliding(index)
         rotary = self._local if sliding else self._full
         return Layer(
-            attention_norm=self.tensor("attention_norm", index),
+            attention_norm=self.norm("attention_norm", index),
             qkv=self._linear(("q", "k", "v"), index, shape.attention_bias),
             o=self._linear(("o",), index, shape.attention_output_bias),
-            mlp_norm=self.tensor("mlp_norm", index),
+            mlp_norm=self.norm("mlp_norm", index),
             gated=self._gated(index),
             down=self._linear(("down",), index, shape.mlp_bias),
             head_norm=self._head_norm(index) if shape.qk_norm else None,
-            attention_out_norm=self.tensor("attention_out_norm", index) if shape.sandwich_norms else None,
-            mlp_out_norm=self.tensor("mlp_out_norm", index) if shape.sandwich_norms else None,
+            attention_out_norm=self.norm("attention_out_norm", index) if shape.sandwich_norms else None,
+            mlp_out_norm=self.norm("mlp_out_norm", index) if shape.sandwich_norms else None,
             rotary=rotary if shape.has_rope(index) else self._none,
             window=shape.sliding_window if sliding else None,
         )
 
     def tensor(self, role: str, layer: int | None = None) -> torch.Tensor:
         return self._weights.get(role, layer).to(device=self._layout.device, dtype=self._layout.dtype)
+
+    def norm(self, role: str, layer: int | None = None) -> Norm:
+        return Norm(self.tensor(role, layer), self._shape.norm_eps, self._shape.norm_offset)
 
     def _gated(self, index: int) -> Gated:
         gate, up = self._weights.get("gate", index), self._weights.get("up", index)

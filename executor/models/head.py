@@ -47,9 +47,8 @@ class Head:
         """weight [vocab_size, hidden_size], kept as it is for label rows and laid out in chunks for whole passes."""
         self.weight = weight
         self._softcap = softcap
-        rows = _CHUNK if weight.device.type == "cpu" else weight.shape[0]
-        starts = range(0, weight.shape[0], rows)
-        self._chunks = [layout.linear("head", weight[start : start + rows]) for start in starts]
+        starts = range(0, 0 if weight.is_cuda else weight.shape[0], _CHUNK)
+        self._chunks = [layout.linear("head", weight[start : start + _CHUNK]) for start in starts]
         self.tile: int | None = None
 
     def tiled(self, rows: int) -> "Head":
@@ -63,6 +62,8 @@ class Head:
         return logits
 
     def _logits(self, hidden: torch.Tensor) -> tuple[torch.Tensor]:
+        if hidden.is_cuda:
+            return (self._cap(_wide(hidden, self.weight)),)
         parts = [self._cap(chunk(hidden)) for chunk in self._chunks]
         return (torch.cat(parts, dim=-1) if len(parts) > 1 else parts[0],)
 
@@ -93,7 +94,16 @@ class Head:
         return torch.stack(parts).logsumexp(dim=0)
 
     def rows(self, hidden: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-        return self._cap(functional.linear(hidden, self.weight[tokens]))
+        weight = self.weight[tokens]
+        return self._cap(_wide(hidden, weight) if hidden.is_cuda else functional.linear(hidden, weight))
 
     def _cap(self, logits: torch.Tensor) -> torch.Tensor:
         return logits if self._softcap is None else torch.tanh(logits / self._softcap) * self._softcap
+
+
+def _wide(hidden: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """hidden · weightᵀ in float32 of 16-bit matrices on CUDA.
+
+    A logit rounded to bf16 is off by 1/16 at 16, more than what lies between many a pair of labels or next tokens.
+    """
+    return torch.mm(hidden, weight.t(), out_dtype=torch.float32)

@@ -29,7 +29,7 @@ class Linear(Protocol):
         ...
 
     def plus(self, x: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
-        """residual + x · weightᵀ + bias, [rows, outputs], like residual."""
+        """residual + x · weightᵀ + bias, [rows, outputs], like residual, in whose memory it may lie."""
         ...
 
 
@@ -70,6 +70,8 @@ class DenseLinear:
         return activated(functional.linear(x, self._weight, self._bias), activation)
 
     def plus(self, x: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
+        if residual.is_cuda and self._bias is None:  # cuBLAS adds up to what is there, in float32
+            return residual.addmm_(x, self._weight.t())
         return self(x).add_(residual)
 
 

@@ -2,7 +2,8 @@
 
 import torch
 
-from dql.executor.models.linear import Activation, activated
+from dql.executor.models.linear import Activation, GateActivation, activated
+from dql.kernels.activation import gated, gated_quantized
 from dql.kernels.eight_bit_linear import quantized_linear
 from dql.kernels.int4_linear import int4_linear
 from dql.kernels.quantize import encode, quantize_int4, quantize_rows
@@ -16,13 +17,37 @@ class EightBitLinear:
         self._weight, self._scales = encode(weight, codes)
         self._bias = bias
 
+    @property
+    def codes(self) -> torch.dtype:
+        """The type of the codes on both sides."""
+        return self._weight.dtype
+
     def __call__(self, x: torch.Tensor, activation: Activation = "none") -> torch.Tensor:
-        codes, scales = quantize_rows(x, self._weight.dtype)
-        y = quantized_linear(codes, scales, self._weight, self._scales, x.dtype)
-        return activated(y if self._bias is None else y.add_(self._bias), activation)
+        return activated(self.product(*quantize_rows(x, self.codes), x.dtype), activation)
 
     def plus(self, x: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
         return self(x).add_(residual)
+
+    def product(self, codes: torch.Tensor, scales: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        """The product of rows that are codes already: codes [rows, inputs], scales [rows] → [rows, outputs] `dtype`."""
+        y = quantized_linear(codes, scales, self._weight, self._scales, dtype)
+        return y if self._bias is None else y.add_(self._bias)
+
+
+class EightBitGated:
+    """Both products in one matrix of 8-bit codes [2 · width, inputs], gate first."""
+
+    def __init__(self, both: EightBitLinear, activation: GateActivation) -> None:
+        self.both, self._activation = both, activation
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        return gated(self.both(x), self._activation)
+
+    def codes_of(
+        self, codes: torch.Tensor, scales: torch.Tensor, dtype: torch.dtype, below: torch.dtype
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """From codes of x to (codes, scales) of type `below` for the matrix below; between them, `dtype`."""
+        return gated_quantized(self.both.product(codes, scales, dtype), self._activation, below)
 
 
 class Int4Linear:

@@ -324,8 +324,10 @@ def test_no_tokens_and_no_labels_are_answers(engine: Engine) -> None:
     [
         RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory"),
         torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+        RuntimeError("Triton Error [CUDA]: out of memory"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
     ],
-    ids=["cpu", "cuda"],
+    ids=["cpu", "cuda", "a kernel's code", "cuBLAS"],
 )
 def test_a_failed_allocation_halves_the_step_and_loses_nothing(
     model: Model, engine: Engine, monkeypatch: pytest.MonkeyPatch, error: RuntimeError
