@@ -10,11 +10,12 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from dql.executor.call import task_of, wanted
+from dql.executor.call import task_of
 from dql.executor.context import Asked, Context, Kept, asked_as, prompt_key
 from dql.executor.infer import infer
 from dql.executor.inquiry import Inquiry, Question, ask
 from dql.executor.operators import execute
+from dql.executor.prepare import wanted
 from dql.executor.requests import Answer, Generate
 from dql.planner.calls import DETAILS
 from dql.planner.evidence import Sample, Told

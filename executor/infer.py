@@ -2,16 +2,20 @@
 
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from dql.executor.ahead import ahead
 from dql.executor.call import CallRunner, Mask
 from dql.executor.context import Context
 from dql.executor.inquiry import ask
+from dql.executor.prepare import Prepared
 from dql.planner.physical import CallExec, InferExec
+from dql.planner.statistics import infer_nodes
 
 WINDOW_ROWS = 8192
 WINDOW_BYTES = 16 << 20
@@ -23,11 +27,16 @@ def infer(
 ) -> Generator[pa.RecordBatch, None, None]:
     """Answer window by window, rows in input order. When cancelled, the finished rows of the window still come."""
     runners = [CallRunner(call, context) for call in plan.calls]
+    # what a LIMIT may spare, or takes answers itself, is not read before it is wanted
+    early = 0 if plan.stops_early or any(infer_nodes(plan.child)) else 1
+    batches = windows(below, FIRST_ROWS if plan.stops_early else WINDOW_ROWS)
+    prepared = ahead(partial(prepare, runners), batches, depth=early)
     row = 0
     try:
-        for window in windows(below, FIRST_ROWS if plan.stops_early else WINDOW_ROWS):
-            answers = answer_window(runners, window, row + np.arange(window.num_rows), context, window.num_rows)
-            row += window.num_rows
+        for window in prepared:
+            rows = window.batch.num_rows
+            answers = answer_window(runners, window, row + np.arange(rows), context, rows)
+            row += rows
             context.rows = row
             context.tracker.update(rows_done=row)
             kept = answers.kept(context)
@@ -36,7 +45,21 @@ def infer(
                 return
         context.check_share(done=True)
     finally:
+        prepared.close()
         below.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Rows, and what each call needs to know of them."""
+
+    batch: pa.RecordBatch
+    prepared: Sequence[Prepared]
+
+
+def prepare(runners: Sequence[CallRunner], batch: pa.RecordBatch) -> Window:
+    """A window made ready for all calls."""
+    return Window(batch, [runner.prepare(batch) for runner in runners])
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,19 +76,19 @@ class Answered:
 
 
 def answer_window(
-    runners: Sequence[CallRunner], window: pa.RecordBatch, numbers: NDArray[np.int64], context: Context, rows: int
+    runners: Sequence[CallRunner], window: Window, numbers: NDArray[np.int64], context: Context, rows: int
 ) -> Answered:
     """All calls over one window in one run of each engine, so that they share what their prompts begin with.
 
     `numbers` are the rows' numbers in the whole input; `rows` of the query are finished with these answers.
     """
-    inquiries = [runner.inquire(window, numbers) for runner in runners]
+    batch = window.batch
+    inquiries = [runner.inquire(ready, numbers) for runner, ready in zip(runners, window.prepared, strict=True)]
     ask(inquiries, context, rows)
-    found = [runner.read(inquiry, window.num_rows) for runner, inquiry in zip(runners, inquiries, strict=True)]
-    batch = window
+    found = [runner.read(inquiry, batch.num_rows) for runner, inquiry in zip(runners, inquiries, strict=True)]
     for runner, answers in zip(runners, found, strict=True):
+        context.counts["nulls"] += _nulls(runner.call, window.batch, answers.values)
         batch = batch.append_column(pa.field(runner.call.out, answers.values.type), answers.values)
-        context.counts["nulls"] += _nulls(runner.call, window, answers.values)
     finished = np.logical_and.reduce([answers.finished for answers in found])
     return Answered(batch, finished, np.logical_or.reduce([answers.failed for answers in found]))
 

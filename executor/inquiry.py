@@ -9,7 +9,6 @@ from dataclasses import dataclass, field, replace
 from time import perf_counter
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from dql.executor.context import Context
@@ -51,23 +50,6 @@ class Inquiry:
     places: NDArray[np.int64]
     answers: list[list[Answer | None]]
     questions: list[Question] = field(default_factory=list)
-
-
-def distinct(columns: Sequence[pa.Array], rows: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The first row of each distinct combination of values, in order, and each row's combination.
-
-    The columns have `rows` values and no NULLs.
-    """
-    codes = np.zeros(rows, np.int64)
-    for column in columns:
-        encoded = column.dictionary_encode()
-        codes = codes * max(len(encoded.dictionary), 1) + encoded.indices.to_numpy(zero_copy_only=False)
-        codes = np.unique(codes, return_inverse=True)[1]  # small again, so that many columns do not overflow
-    _, first, inverse = np.unique(codes, return_index=True, return_inverse=True)
-    order = np.argsort(first)
-    ranks = np.empty(len(order), np.int64)
-    ranks[order] = np.arange(len(order))
-    return first[order].astype(np.int64), ranks[inverse]
 
 
 def ask(inquiries: Sequence[Inquiry], context: Context, rows: int = 0) -> None:

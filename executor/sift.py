@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from dql.executor.call import CallRunner, Mask
 from dql.executor.context import Context
-from dql.executor.infer import FIRST_ROWS, answer_window, windows
+from dql.executor.infer import FIRST_ROWS, answer_window, prepare, windows
 from dql.planner.physical import ConditionExec, ConditionsExec, SiftExec
 
 PILOT_ROWS = 64  # of the first window; each window is twice the one before
@@ -119,7 +119,7 @@ class _Leaf:
         if self._steps and batch.num_rows:
             step, runners = self._steps[0]
             mapped = self._map(step.sql, step.name, batch)
-            self._counted = sum(runner.tokens(mapped) for runner in runners) * len(self.runners) / len(runners)
+            self._counted = sum(runner.prepare.tokens(mapped) for runner in runners) * len(self.runners) / len(runners)
 
     def run(self, window: _Window, rows: Rows) -> Rows:
         """Those of the rows that meet the condition."""
@@ -127,7 +127,7 @@ class _Leaf:
         going = np.ones(len(rows), dtype=bool)
         for step, runners in self._steps:
             mapped = self._map(step.sql, step.name, batch)
-            answered = answer_window(runners, mapped, window.numbers[rows], self._context, 0)
+            answered = answer_window(runners, prepare(runners, mapped), window.numbers[rows], self._context, 0)
             kept = answered.kept(self._context)
             window.finished[rows[~answered.finished]] = False
             window.skipped[rows[answered.finished & ~kept]] = True

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dql.config import Config
-from dql.executor.inquiry import distinct
 from dql.executor.options import EngineOptions
+from dql.executor.prepare import distinct
 from dql.session import Session
 from tests.fake_session import FakeSession
 

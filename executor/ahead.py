@@ -1,0 +1,48 @@
+"""Host work beside the engine: a function over items in a thread of its own, one item ahead of who asks for them.
+
+The items come from the thread that asks. So the engine and DuckDB stay in the one thread that they know, and torch
+keeps a single pool of threads; what runs beside them must hold only what it is given. numpy, Arrow and the tokenizer
+let go of the interpreter while they work, and a device computes by itself.
+"""
+
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def ahead(function: Callable[[T], R], items: Iterable[T], *, depth: int = 1) -> Generator[R]:
+    """`function` of each item, in order; up to `depth` items are pulled and begun before their results are asked for.
+
+    Beside the item in use at most depth + 1 are held. depth 0: in line, without a thread. An error, of the function or
+    of the items, is raised in its place, after the results of the items before it; KeyboardInterrupt at once. However
+    it ends, no thread is left.
+    """
+    if not depth:
+        yield from map(function, items)
+        return
+    worker = ThreadPoolExecutor(1, thread_name_prefix="dql-ahead")
+    begun: deque[Future[R]] = deque()
+    source, failure = iter(items), None
+    try:
+        while True:
+            try:
+                item = next(source)
+            except StopIteration:
+                break
+            except Exception as error:  # raised below, in its place
+                failure = error
+                break
+            begun.append(worker.submit(function, item))
+            del item
+            if len(begun) > depth:
+                yield begun.popleft().result()
+        while begun:
+            yield begun.popleft().result()
+        if failure is not None:
+            raise failure
+    finally:
+        worker.shutdown(cancel_futures=True)
