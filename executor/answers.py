@@ -7,7 +7,6 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from dql.executor.requests import Answer, Failure
-from dql.models import Model
 from dql.planner.physical import CallExec
 
 _TYPES = {
@@ -25,9 +24,8 @@ Row = tuple[Answer | None, ...] | None
 class Reader:
     """Reads the answers to one call."""
 
-    def __init__(self, call: CallExec, model: Model) -> None:
+    def __init__(self, call: CallExec) -> None:
         self._call = call
-        self._model = model
         self._type = pa.list_(pa.string()) if call.multi else _TYPES[call.op]
 
     @property
@@ -37,29 +35,18 @@ class Reader:
 
     def column(self, rows: Sequence[Row]) -> pa.Array:
         """One value per row; NULL where there is no answer or it failed."""
-        texts = self._texts(rows)
-        values = [self._value(row, text) for row, text in zip(rows, texts, strict=True)]
+        values = [self._value(row) for row in rows]
         if not self._call.details:
             return pa.array(values, self.type)
         return pa.array([self._details(row, value) for row, value in zip(rows, values, strict=True)], self.type)
 
-    def _texts(self, rows: Sequence[Row]) -> list[str | None]:
-        """Generated text per row; the tokens of all rows are decoded together."""
-        if self._call.op != "generate":
-            return [None] * len(rows)
-        given = [(i, row[0].tokens) for i, row in enumerate(rows) if _ok(row) and row and row[0]]
-        texts: list[str | None] = [None] * len(rows)
-        decoded = self._model.tokenizer.decode_batch([tokens for _, tokens in given])
-        for (i, _), text in zip(given, decoded, strict=True):
-            texts[i] = text.strip()
-        return texts
-
-    def _value(self, row: Row, text: str | None) -> object:
+    def _value(self, row: Row) -> object:
         if not _ok(row) or row is None or row[0] is None:
             return None
         match self._call.op:
             case "generate":
-                return text
+                assert row[0].text is not None, "nobody read what was generated"
+                return row[0].text.strip()
             case "count_tokens":
                 return row[0].prompt_tokens
             case "filter":

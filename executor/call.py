@@ -48,7 +48,7 @@ class CallRunner:
         if call.draft is not None:
             check_draft(model, context.models.model(call.draft))
         self.prepare = Preparer(call, model, truncates=context.policy.on_overflow == "truncate_middle")
-        self._reader = Reader(call, model)
+        self._reader = Reader(call)
         self.measured = context.measured.setdefault(call.out, Measured())
         self._may_fail = call.stage is not None and not call.stage.last  # another model is asked then
         self._priors: list[NDArray[np.float32] | Failure] | None = None

@@ -4,13 +4,15 @@ Requests of all calls go into one run, row by row: prompts about the same text, 
 each other in the engine's prefix tree, and what they begin with is computed once.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain, compress, islice
 from time import perf_counter
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dql.executor.ahead import ahead
 from dql.executor.context import Context
 from dql.executor.options import Counters, EngineOptions
 from dql.executor.prefix_tree import sort_prompts
@@ -19,6 +21,7 @@ from dql.planner.measured import Measured
 from dql.planner.physical import CallExec, Placement
 
 TOGETHER = EngineOptions().window  # requests that an engine plans at once
+TOGETHER_READ = 256  # answers whose text is read at once, beside the engine's work on others
 MEMO_ROWS = 1_000_000  # answers remembered across windows; later distinct calls run again
 
 Give = Callable[[Answer], None]
@@ -79,6 +82,7 @@ class _Asking:
             # What begins alike is planned together; but where tokens may run out, the first rows come first.
             order = sort_prompts([same[0][1].tokens for same in self._waiting])
             self._waiting = [self._waiting[place] for place in order.tolist()]
+        self._decode = context.models.model(self._call.model).tokenizer.decode_batch
         self._work = np.zeros(len(inquiries))  # tokens computed for each
         self._watch = None if context.adviser is None else context.adviser.watch([i.call.out for i in inquiries])
         context.counts["reused"] += sum(len(same) - 1 for same in self._waiting)
@@ -126,22 +130,43 @@ class _Asking:
             draft=guessing,
         )
         self._work[:] = 0
+        writes = any(isinstance(request.task, Generate) for request in requests)
+        answered = self._answered(running, requests[0].id + 1, lambda done: context.show(done, engine.counters, before))
+        parts = ahead(self._spelt, _parts(answered), depth=int(writes))
         try:
-            for number, found in enumerate(running, requests[0].id + 1):
-                if found.failure is not None and found.failure.kind == "cancelled":
-                    continue
-                self._note(found)
+            for found in chain.from_iterable(parts):
                 self._give(found)
-                context.show(self._rows * number // len(self._waiting), engine.counters, before)
-                if context.cancelled.is_set():
-                    break
         except KeyboardInterrupt:
             context.cancelled.set()
         finally:
+            parts.close()
             running.close()
             context.add(engine.counters, before)
             self._share(perf_counter() - began)
             self._share_guesses(engine.counters, before)
+
+    def _answered(self, running: Iterator[Answer], first: int, show: Callable[[int], None]) -> Iterator[Answer]:
+        """Answers as the engine finishes them, until the run is cancelled; failures go to who asked at once."""
+        try:
+            for number, found in enumerate(running, first):
+                if found.failure is not None and found.failure.kind == "cancelled":
+                    continue
+                self._note(found)
+                if found.failure is None:
+                    yield found
+                else:
+                    self._give(found)
+                show(self._rows * number // len(self._waiting))
+                if self._context.cancelled.is_set():
+                    return
+        except KeyboardInterrupt:
+            self._context.cancelled.set()
+
+    def _spelt(self, answers: Sequence[Answer]) -> Sequence[Answer]:
+        """The answers with what was generated as text; called in another thread."""
+        written = [isinstance(self._waiting[found.id][0][1].task, Generate) for found in answers]
+        texts = iter(self._decode([found.tokens for found in compress(answers, written)]))
+        return [replace(f, text=next(texts)) if w else f for f, w in zip(answers, written, strict=True)]
 
     def _give(self, found: Answer) -> None:
         for _, question in self._waiting[found.id]:
@@ -192,6 +217,12 @@ def _merged(inquiries: Sequence[Inquiry]) -> list[list[tuple[int, Question]]]:
         if memo is not None:
             known[id(memo), key] = merged[-1]
     return merged
+
+
+def _parts(answers: Iterator[Answer]) -> Iterator[list[Answer]]:
+    """The answers in their order, some together: a thread takes as long to wake as an answer to read."""
+    while part := list(islice(answers, TOGETHER_READ)):
+        yield part
 
 
 def _affordable(requests: list[Request], left: float | None) -> list[Request]:

@@ -83,3 +83,4 @@ class Answer:
     first_seconds: float = 0.0
     passes: int = 0
     failure: Failure | None = None
+    text: str | None = None

@@ -17,6 +17,7 @@ import pyarrow.ipc
 import pyarrow.parquet as pq
 
 from dql.errors import BindError, ExecutionError
+from dql.executor.ahead import ahead
 
 _ERRNO = re.compile(r"\[[Ee]rrno (\d+)\]")  # how Arrow says it
 ROW_GROUP_BYTES = 64 << 20
@@ -138,7 +139,6 @@ class AtomicFile(AbstractContextManager["AtomicFile"]):
         self._temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
         self._open = FORMATS[file_type]
         self._writer: Writer | None = None
-        self._waiting: list[pa.RecordBatch] = []
 
     def __enter__(self) -> Self:
         """Take the temporary name, so that a folder that cannot be written to is known before any call."""
@@ -149,13 +149,9 @@ class AtomicFile(AbstractContextManager["AtomicFile"]):
         return self
 
     def write(self, batches: Iterator[pa.RecordBatch]) -> None:
-        """Take all batches, of which there is at least one; small ones are written together."""
-        for batch in batches:
-            self._waiting.append(batch)
-            rows = sum(b.num_rows for b in self._waiting)
-            if rows >= ROW_GROUP_ROWS or sum(b.nbytes for b in self._waiting) >= ROW_GROUP_BYTES:
-                self._flush()
-        self._flush()
+        """Take all batches, of which there is at least one; they are written beside the work on further ones."""
+        for _ in ahead(self._write, _groups(batches)):
+            pass
 
     def commit(self) -> None:
         """Make the file durable and visible under its name."""
@@ -177,21 +173,31 @@ class AtomicFile(AbstractContextManager["AtomicFile"]):
                 self._writer = None
         self._temporary.unlink(missing_ok=True)
 
-    def _flush(self) -> None:
-        if not self._waiting:
-            return
+    def _write(self, batches: Sequence[pa.RecordBatch]) -> None:
         try:
             if self._writer is None:
-                self._writer = self._open(self._temporary, self._waiting[0].schema, self._options)
-            self._writer.write_table(pa.Table.from_batches(self._waiting))
+                self._writer = self._open(self._temporary, batches[0].schema, self._options)
+            self._writer.write_table(pa.Table.from_batches(batches))
         except OSError as error:
             raise self._failed(error) from error
-        self._waiting = []
 
     def _failed(self, error: OSError) -> ExecutionError:
         code = _ERRNO.search(str(error))
         reason = os.strerror(int(code[1])) if code is not None else error.strerror or str(error)
         return ExecutionError(f"could not write {self.path}: {reason}", hint="what was there before is still there")
+
+
+def _groups(batches: Iterator[pa.RecordBatch]) -> Iterator[list[pa.RecordBatch]]:
+    """The batches in their order, small ones together."""
+    waiting: list[pa.RecordBatch] = []
+    for batch in batches:
+        waiting.append(batch)
+        rows = sum(b.num_rows for b in waiting)
+        if rows >= ROW_GROUP_ROWS or sum(b.nbytes for b in waiting) >= ROW_GROUP_BYTES:
+            yield waiting
+            waiting = []
+    if waiting:
+        yield waiting
 
 
 def _sync(path: Path) -> None:

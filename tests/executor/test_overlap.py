@@ -1,17 +1,21 @@
 """Host work beside the engine's: what is ahead of what, errors in their place, and no thread left behind."""
 
 import threading
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dql.executor.ahead import ahead
+from dql.executor.inquiry import _Asking
 from dql.executor.prepare import Prepared, Preparer
 from dql.executor.requests import Answer
+from dql.executor.sink import AtomicFile
 from tests.fake_session import FakeEngine, FakeSession
 
 
@@ -216,3 +220,40 @@ def test_rows_read_by_halves_leave_no_thread(session: FakeSession, small_windows
     assert working()
     del batches
     assert not working()
+
+
+def test_what_is_generated_is_read_while_the_engine_goes_on(
+    session: FakeSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spelt, run = _Asking._spelt, FakeEngine.run
+    read, readers = threading.Event(), set[int]()
+
+    def spelling(asking: _Asking, answers: Sequence[Answer]) -> Sequence[Answer]:
+        readers.add(threading.get_ident())
+        found = spelt(asking, answers)
+        read.set()
+        return found
+
+    def running(engine: FakeEngine, *given: Any, **options: Any) -> Generator[Answer]:
+        for number, found in enumerate(run(engine, *given, **options)):
+            assert number != 5 or read.wait(20)  # the first four have been read by now
+            yield found
+
+    monkeypatch.setattr("dql.executor.inquiry.TOGETHER_READ", 4)
+    monkeypatch.setattr(_Asking, "_spelt", spelling)
+    monkeypatch.setattr(FakeEngine, "run", running)
+    table = session.query("SELECT i, AI_GENERATE('say ' || i, max_tokens => 40) AS g FROM range(10) r(i)").arrow()
+    assert table["g"].to_pylist() == [f"say {i}" for i in table["i"].to_pylist()]
+    assert len(readers) == 1 and threading.get_ident() not in readers
+    assert not working()
+
+
+def test_a_file_is_written_in_parts_beside_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dql.executor.sink.ROW_GROUP_ROWS", 2)
+    batches = [pa.RecordBatch.from_pydict({"n": [number]}) for number in range(5)]
+    with AtomicFile(str(tmp_path / "f.parquet"), "parquet", {}) as file:
+        file.write(iter(batches))
+        file.commit()
+    written = pq.ParquetFile(tmp_path / "f.parquet")
+    assert written.metadata.num_row_groups == 3 and not working()
+    assert written.read()["n"].to_pylist() == list(range(5))

@@ -1,16 +1,16 @@
 """Malformed texts and what is said about them.
 
 errors.txt holds one block per text: the text with «» around the token to blame, then the message, indented. After a
-change of wording, `DQL_REWRITE=1 pytest tests/grammar/test_errors.py` writes the messages anew; read the diff.
+change of wording, `pytest tests/grammar/test_errors.py --complete` writes the messages anew; read the diff.
 """
 
-import os
 from pathlib import Path
 
 import pytest
 
 from dql.errors import ParseError
 from dql.grammar.parser import parse
+from tests.conftest import Golden
 
 FILE = Path(__file__).with_name("errors.txt")
 
@@ -35,19 +35,12 @@ def test_nearly_every_message_blames_the_right_token() -> None:
     assert len(wrong) <= len(blocks()) // 50, wrong
 
 
-@pytest.mark.skipif("DQL_REWRITE" in os.environ, reason="the file is being written")
-@pytest.mark.parametrize(("marked", "message"), blocks(), ids=[marked for marked, _ in blocks()])
-def test_message(marked: str, message: str) -> None:
-    assert str(error(marked)) == message
-
-
-@pytest.mark.skipif("DQL_REWRITE" not in os.environ, reason="writes errors.txt")
-def test_rewrite() -> None:
+def test_messages_are_those_of_the_file(golden: Golden) -> None:
     written = []
     for marked, _ in blocks():
         lines = str(error(marked)).split("\n")
         written.append("\n".join([marked, *(f"    {line}" for line in lines)]))
-    FILE.write_text("\n\n".join(written) + "\n", encoding="utf-8")
+    golden.check(FILE, "\n\n".join(written) + "\n")
 
 
 def test_position_is_a_line_and_a_column() -> None:
