@@ -13,6 +13,8 @@ import torch
 
 from dql.kernels.fused_cpu import HIDDEN, attend_dense, attend_padded
 from dql.kernels.kv_cache import KVCache
+from dql.kernels.lanes_cpu import attend_lanes
+from dql.kernels.shared_cpu import join_shared, products_pay
 
 Rows = slice | torch.Tensor  # places of tokens in the step
 
@@ -53,6 +55,8 @@ class SlabRows:
     """Decoding rows of one slab: tokens `places`, up to `queries` of a lane, of the first `count` lanes.
 
     at: where each token stands in the flattened [lanes · queries]; None where all of these are there, in order.
+    places_of_values int32 [lanes · heads, longest]: where each head's values lie in a cache flattened to [n, dim]; None
+    where the fused kernel is to be taken.
     """
 
     places: slice
@@ -63,16 +67,21 @@ class SlabRows:
     longest: int
     at: torch.Tensor | None
     bias: Bias
+    places_of_values: torch.Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class SharedRun:
-    """Tokens `rows` over the slots start … start + length − 1, all of which precede them."""
+    """Tokens `rows` over the slots start … start + length − 1, all of which precede them.
+
+    final: none of the tokens is in a later run of the step.
+    """
 
     rows: Rows
     start: int
     length: int
     sliding: torch.Tensor | None = None
+    final: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,25 +142,38 @@ class StepAttention:
             spread = queries.new_zeros(slab.count * slab.queries, *queries.shape[1:])
             spread[slab.at] = queries
             queries = spread
-        queries = queries.view(slab.count, slab.queries, *q.shape[1:])
-        state = attend_padded(queries, k, v, slab.bias.at(window), self.scale, self.softcap)
+        bias = slab.bias.at(window)
+        if slab.places_of_values is not None and self.softcap is None and k.dtype == q.dtype == torch.float32:
+            values = cache.v.view(-1, q.shape[2])
+            state = attend_lanes(queries, k, values, slab.places_of_values, bias[:, 0], self.scale)
+        else:
+            queries = queries.view(slab.count, slab.queries, *q.shape[1:])
+            padded = attend_padded(queries, k, v, bias, self.scale, self.softcap)
+            state = padded[0].flatten(0, 1), padded[1].flatten(0, 1)
         for target, part in zip((out, lse), state, strict=True):
-            flat = part.flatten(0, 1)
-            target[slab.places] = flat if slab.at is None else flat[slab.at]
+            target[slab.places] = part if slab.at is None else part[slab.at]
 
     def _shared(
         self, run: SharedRun, q: torch.Tensor, cache: KVCache, window: int | None, out: torch.Tensor, lse: torch.Tensor
     ) -> None:
         k, v = cache.dense(slice(run.start, run.start + run.length))
         bias = None if window is None else run.sliding
+        own, own_lse = out[run.rows], lse[run.rows]
+        if run.final and bias is None and self._by_products(q, k, len(own)):
+            join_shared(q[run.rows], k, v, own, own_lse, self.scale)
+            if not isinstance(run.rows, slice):
+                out[run.rows] = own
+            return
         other, other_lse = attend_dense(q[run.rows], k, v, bias, self.scale, self.softcap)
-        own_lse = lse[run.rows]
-        share = torch.sigmoid(other_lse - own_lse)[..., None]
-        if isinstance(run.rows, slice):
-            out[run.rows].lerp_(other, share)
-        else:
-            out[run.rows] = out[run.rows].lerp_(other, share)
+        own.lerp_(other, torch.sigmoid(other_lse - own_lse)[..., None])
+        if not isinstance(run.rows, slice):
+            out[run.rows] = own
         lse[run.rows] = torch.logaddexp(own_lse, other_lse)
+
+    def _by_products(self, q: torch.Tensor, k: torch.Tensor, tokens: int) -> bool:
+        """Whether so many tokens' attention to the keys k [keys, kv_heads, dim] runs as plain products."""
+        plain = self.softcap is None and k.dtype == q.dtype == torch.float32
+        return plain and products_pay(tokens * q.shape[1] // k.shape[1], len(k))
 
 
 def padded_bias(

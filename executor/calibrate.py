@@ -273,7 +273,7 @@ def _shared_attention(shape: ModelShape, clock: _Clock, peak: float) -> Points:
     points: Points = []
     keys = 256
     for queries in clock.grid.queries:
-        run = SharedRun(slice(0, queries), 0, keys)
+        run = SharedRun(slice(0, queries), 0, keys, final=True)
         attention = StepAttention([], [], [], [run], shape.attention_scale, shape.attention_softcap)
         seconds = _attention_seconds(shape, attention, queries, keys, clock)
         points.append((queries, 4.0 * shape.query_size * queries * keys / peak, seconds))

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from dql.executor.attention import Bias, LongRow, PaddedRows, SharedRun, SlabRows, StepAttention, padded_bias, run_bias
 from dql.executor.label_tree import LabelTree
-from dql.executor.step import LONG_RUN, PlacedSegment, Places, SharedRuns, SlabPart, Step, slots_of
+from dql.executor.step import LONG_RUN, PlacedSegment, SharedRuns, SlabPart, Step, slots_of
 from dql.kernels.fused_cpu import HIDDEN
+from dql.kernels.lanes_cpu import batches_pay
 from dql.models.shape import ModelShape
 
 _SPREAD = 1.25  # longest over shortest row of a padded batch
@@ -55,7 +56,7 @@ class _Preparation:
             padded=[_padded(batch, shape) for batch in _batches(self._entries)],
             long=self._long,
             slabs=[_slab_rows(part, shape) for part in self._step.slabs],
-            shared=[self._shared(run, places) for run, places in self._runs.places.items()],
+            shared=self._shared_runs(),
             scale=shape.attention_scale,
             softcap=shape.attention_softcap,
         )
@@ -94,12 +95,19 @@ class _Preparation:
         positions = self._positions[rows]
         return LongRow(rows, slot, run_bias(positions, int(positions[0]), count, self._shape.sliding_window))
 
-    def _shared(self, run: tuple[int, int, int], places: Sequence[Places]) -> SharedRun:
-        slot, length, first = run
-        flat = np.concatenate(places)
-        dense = bool((np.diff(flat) == 1).all())
-        rows = slice(int(flat[0]), int(flat[-1]) + 1) if dense else torch.from_numpy(flat)
-        return SharedRun(rows, slot, length, run_bias(self._positions[rows], first, length, self._shape.sliding_window))
+    def _shared_runs(self) -> list[SharedRun]:
+        """The runs, those with the most work last, because a token's final run is joined in fewer passes."""
+        runs = [(run, np.concatenate(places)) for run, places in self._runs.places.items()]
+        runs.sort(key=lambda item: item[0][1] * len(item[1]))
+        later = np.zeros(len(self._step.ids), np.bool_)
+        shared = []
+        for (slot, length, first), places in reversed(runs):
+            dense = bool((np.diff(places) == 1).all())
+            rows = slice(int(places[0]), int(places[-1]) + 1) if dense else torch.from_numpy(places)
+            bias = run_bias(self._positions[rows], first, length, self._shape.sliding_window)
+            shared.append(SharedRun(rows, slot, length, bias, final=not later[places].any()))
+            later[places] = True
+        return shared[::-1]
 
 
 def _padded(batch: Sequence[_Entry], shape: ModelShape) -> PaddedRows:
@@ -143,7 +151,19 @@ def _slab_rows(part: SlabPart, shape: ModelShape) -> SlabRows:
         longest=longest,
         at=None if count * queries == len(lanes) else torch.from_numpy(lanes * queries + depths),
         bias=Bias(_slab_bias(full, group), sliding),
+        places_of_values=_places_of_values(part, count, longest, shape)
+        if queries == 1 and batches_pay(count)
+        else None,
     )
+
+
+def _places_of_values(part: SlabPart, count: int, longest: int, shape: ModelShape) -> torch.Tensor:
+    """Where the values of each lane's heads lie in a cache flattened to [slots · kv_heads, dim]."""
+    slab, kv_heads = part.slab, shape.num_kv_heads
+    slots = slab.block.start + np.arange(count)[:, None] * slab.width + np.arange(longest)
+    heads = np.arange(shape.num_heads) // (shape.num_heads // kv_heads)
+    places = slots[:, None] * kv_heads + heads[:, None]
+    return torch.from_numpy(places.reshape(-1, longest).astype(np.int32))
 
 
 def _slab_bias(seen: NDArray[np.bool_], group: int) -> torch.Tensor:

@@ -44,6 +44,22 @@ def test_groups_share_on_their_own_level_and_are_read_densely(model_file: Path, 
     assert engine.counters.prefilled + engine.counters.reused == 60 * 95
 
 
+@pytest.mark.parametrize("task", [Score(LABELS), Generate(6)])
+def test_plain_products_give_the_answers_of_the_fused_kernel(
+    model_file: Path, monkeypatch: pytest.MonkeyPatch, task: Task
+) -> None:
+    asked = [Request(i, tokens, task) for i, tokens in enumerate(prompts(60, 50, 3, 40, 5, 250))]
+    answers = []
+    for used in (True, False):
+        monkeypatch.setattr("dql.executor.attention.products_pay", lambda rows, keys, used=used: used)
+        monkeypatch.setattr("dql.executor.cpu_attention.batches_pay", lambda rows, used=used: used)
+        engine = Engine.load(open_model(model_file, name="tiny", uri="tiny"), EngineOptions(kv_bytes=1 << 22))
+        answers.append(sorted(engine.run(asked), key=lambda answer: answer.id))
+    for one, other in zip(*answers, strict=True):
+        assert one.tokens.tolist() == other.tokens.tolist()
+        assert np.allclose(one.logprobs, other.logprobs, atol=1e-4)
+
+
 @pytest.mark.slow
 def test_a_long_instruction_over_thousands_of_rows_costs_its_prefix_once(tmp_path: Path) -> None:
     path = tiny_model(tmp_path, TinySizes(context=2048))
