@@ -1,7 +1,7 @@
 """A query's numbers before it runs: counted inputs, this machine or another, and the plan that keeps the contract."""
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from hashlib import blake2b
@@ -20,6 +20,7 @@ from dql.machine import Machine
 from dql.models.registry import Registry
 from dql.planner.candidates import PricedCall
 from dql.planner.contract import Contract
+from dql.planner.early import Early, early
 from dql.planner.guess import guessed
 from dql.planner.hardware import Hardware, Kind, hardware_named
 from dql.planner.infeasible import infeasible
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 _RUN_BUDGET = 0.25  # seconds of counting before a run whose contract asks for nothing
 _WORTH_MEASURING = 10.0  # predicted seconds from which a profile of the machine pays
 _SPEED = ("latency", "ttft", "tpot", "throughput", "deadline", "cost")
+_WINDOWS = 0.5  # by how much rows asked about until a LIMIT may be off: a window is as large as all before it
 _CLEAR = 5.0  # a bound this far from typical figures is judged without a profile
 
 
@@ -130,6 +132,7 @@ def _estimate(
 
     def price(node: InferExec, call: CallExec) -> PricedCall | None:
         alone = _Counting(session, params, contract, _RUN_BUDGET)
+        alone.early = counting.early
         alone.add(replace(node, calls=(call,)))
         found = next(iter(alone.priced()), None)
         return None if found is None else replace(found, run=_run_of(node, call))
@@ -191,12 +194,15 @@ class _Counting:
         self._truncate = contract.setting("on_overflow") == "truncate_middle"
         self._calls: dict[str, CallExec] = {}
         self._runs: dict[str, str] = {}
+        self.early: Mapping[str, Early] = {}
         self._before: InferExec | None = None
         self._compiled: dict[str, Sequence[CompiledPrompt]] = {}
 
     def count(self, query: QueryPlan, rows: int | None) -> None:
         """Count all of a query's calls; `rows`: what is counted stands for so many."""
-        for node in reversed(list(infer_nodes(query.root))):
+        nodes = list(infer_nodes(query.root))
+        self.early = early(query.root, self._passes(call for node in nodes for call in node.calls))
+        for node in reversed(nodes):
             self.add(node)
         if rows is not None:
             self.scale(rows)
@@ -223,16 +229,20 @@ class _Counting:
         else:
             asking = partial(self._asked, node)
             counted = session.counts.of(node, asking, self._params, self._budget, truncate=self._truncate)
-            self.statistics |= {c.out: s for c, s in zip(node.calls, counted.calls, strict=True) if c in asked}
+            known = {c.out: s for c, s in zip(node.calls, counted.calls, strict=True) if c in asked}
+            self.statistics |= self._until_limit(known)
             self._calls |= {c.out: c for c in asked}
         self._runs |= {c.out: _run_of(node, c) for c in asked}
         self._before = node
 
     def scale(self, rows: int) -> None:
         """Let the counted rows stand for so many: the largest call has `rows`, the others as many more."""
-        most = max((s.rows for s in self.statistics.values()), default=0)
-        if most:
-            self.statistics = {out: s.scaled(rows / most, s.sampled or s.rows) for out, s in self.statistics.items()}
+        most = max((s.without or s.rows for s in self.statistics.values()), default=0)
+        for out, s in self.statistics.items() if most else ():
+            if s.without:  # as many as the LIMIT takes, however many there are
+                self.statistics[out] = replace(s, without=round(s.without * rows / most))
+            else:
+                self.statistics[out] = s.scaled(rows / most, s.sampled or s.rows)
 
     def priced(self) -> list[PricedCall]:
         """The calls whose statistics are known, as the search takes them."""
@@ -241,15 +251,26 @@ class _Counting:
     def _asked(self, node: InferExec) -> list[Asked]:
         return [Asked(self._compiled[c.out], self._most_tokens(c), self._truncate) for c in node.calls]
 
+    def _passes(self, calls: Iterable[CallExec]) -> dict[str, float]:
+        """The share of rows that filters let through when they last ran, by their columns."""
+        history, session = self._session.history, self._session
+        filters = [c for c in calls if c.type == "BOOLEAN" and session.registry.installed(c.model)]
+        shares = {c.out: history.passed(template_key(c, model_key(session, c.model))) for c in filters}
+        return {out: share for out, share in shares.items() if share is not None}
+
+    def _until_limit(self, known: Mapping[str, CallStatistics]) -> dict[str, CallStatistics]:
+        """What of the calls of a node is asked before a LIMIT above it is met; all of it without one."""
+        most = max((s.rows / max(len(self._compiled[out]), 1) for out, s in known.items()), default=0)
+        found = dict(known)
+        for out, counted in known.items():
+            stop = self.early.get(out)
+            if stop is not None and stop.rows < most:
+                found[out] = counted.until(stop.rows / most, _WINDOWS if stop.known else 1.0)
+        return found
+
     def _guess(self, node: InferExec, asked: Sequence[CallExec], before: InferExec | None) -> None:
         answers = {out: call.work.mean_output for out, call in ((c.out, c) for c in self.priced()) if call.work.decodes}
-        history = self._session.history
-        passes = {
-            out: share
-            for out, call in self._calls.items()
-            if (share := history.passed(template_key(call, model_key(self._session, call.model)))) is not None
-        }
-        found = guessed(node, self._compiled, self.statistics, answers, passes, before)
+        found = guessed(node, self._compiled, self.statistics, answers, self._passes(self._calls.values()), before)
         for call in (c for c in asked if c.stage is None or not c.stage.number):  # a cascade prices its later stages
             if call.out in found:
                 self.statistics[call.out], self._calls[call.out] = found[call.out], call

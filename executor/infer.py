@@ -14,12 +14,12 @@ from dql.executor.call import CallRunner, Mask
 from dql.executor.context import Context
 from dql.executor.inquiry import ask
 from dql.executor.prepare import Prepared
+from dql.planner.early import FIRST_ROWS
 from dql.planner.physical import CallExec, InferExec
 from dql.planner.statistics import infer_nodes
 
 WINDOW_ROWS = 8192
 WINDOW_BYTES = 16 << 20
-FIRST_ROWS = 16  # of a run that a LIMIT may end
 
 
 def infer(

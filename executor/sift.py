@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from dql.executor.call import CallRunner, Mask
 from dql.executor.context import Context
-from dql.executor.infer import FIRST_ROWS, answer_window, prepare, windows
+from dql.executor.infer import answer_window, prepare, windows
+from dql.planner.early import FIRST_ROWS
 from dql.planner.physical import ConditionExec, ConditionsExec, SiftExec
 
 PILOT_ROWS = 64  # of the first window; each window is twice the one before

@@ -116,7 +116,7 @@ def cost(played: Played, work: Workload, hardware: Hardware, devices: int, memor
 def spread(work: Workload, hardware: Hardware) -> float:
     """The half-width of a call's figures as a share: of the hardware's, of unknown lengths, of rows not all counted."""
     lengths = 0.0 if work.sure else _UNSURE
-    counted = _GUESSED if work.guessed else 0.0 if work.exact else _SAMPLED
+    counted = _GUESSED if work.guessed else max(work.unsure, 0.0 if work.exact else _SAMPLED)
     return float((hardware.spread**2 + lengths**2 + counted**2) ** 0.5)
 
 

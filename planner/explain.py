@@ -182,6 +182,8 @@ def _counts(call: InferCall, counted: CallStatistics) -> str:
     about = "" if counted.exact else "≥ " if counted.at_least else "≈ "
     mean = counted.prompt_tokens / counted.rows if counted.rows else 0
     output = f" · output ≤ {call.decoding.max_tokens}" if call.op == "generate" else " · no decoding"
+    if counted.without:
+        output += f" · LIMIT ends the run after about so many of {counted.without:,} rows"
     if counted.too_long:
         output += f" · {about}{counted.too_long:,} rows over the context"
     return (

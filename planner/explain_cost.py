@@ -10,6 +10,7 @@ from dql.planner.measured import Measured, row_seconds
 from dql.planner.option import Option
 from dql.planner.placing import placement
 from dql.planner.search import Choice
+from dql.planner.shortlist import undecided
 from dql.planner.units import bytes_text, interval_text, rate_text, seconds_text, usd_text
 
 
@@ -88,6 +89,8 @@ def _how(bound: Bound, choice: Choice) -> str:
         return f"met with {', then '.join(sizes_text(choice, ' and '))}"
     if bound.name == "memory":
         return f"met with {place.kv_slots:,} KV slots" if place.kv_slots else "met"
+    if undecided(bound, choice.calls) and bound.name != "throughput":
+        return "met if as many rows pass the filters below LIMIT as guessed"
     if any(call.work.at_least for call in choice.calls):
         return "met by the rows that were counted; how many more there are is not known"
     return "met"

@@ -42,7 +42,7 @@ def guessed(
     that a filter let through in earlier runs, by its column. before: the node that runs before this one; where it is
     another step of the same filter, this one is asked about what it lets through.
     """
-    below = [call for child in _children(node) for call in _calls(child) if call.out in known]
+    below = [call for child in _children(node) for call in calls_below(child) if call.out in known]
     share = _selectivity(node.child, below, passes)
     if not below and before is not None and _source(before) == _source(node):
         below = [call for call in before.calls if call.out in known]
@@ -84,11 +84,9 @@ def _selectivity(plan: PhysicalPlan, below: Sequence[CallExec], passes: Mapping[
     share = 1.0
     while not isinstance(plan, InferExec):
         if isinstance(plan, SiftExec):
-            return share * _sifted(plan.conditions, passes)
-        if isinstance(plan, MapExec | FragmentExec) and _WHERE.search(plan.sql):
-            read = [call for call in below if re.search(rf"\b{call.out}\b", plan.sql.partition("WHERE")[2])]
-            for call in read:
-                share *= passes.get(call.out, PASSES)
+            return share * sifted(plan.conditions, passes)
+        if isinstance(plan, MapExec | FragmentExec):
+            share *= passing(plan.sql, below, passes)[1]
         children = _children(plan)
         if len(children) != 1:
             break
@@ -106,11 +104,19 @@ def _limit(plan: PhysicalPlan) -> float:
     return most
 
 
-def _sifted(conditions: ConditionExec | ConditionsExec, passes: Mapping[str, float]) -> float:
+def passing(sql: str, below: Sequence[CallExec], passes: Mapping[str, float]) -> tuple[list[CallExec], float]:
+    """The calls that a filter of SQL reads, and the share of rows that it lets through."""
+    if not _WHERE.search(sql):
+        return [], 1.0
+    read = [call for call in below if re.search(rf"\b{call.out}\b", sql.partition("WHERE")[2])]
+    return read, prod(passes.get(call.out, PASSES) for call in read)
+
+
+def sifted(conditions: ConditionExec | ConditionsExec, passes: Mapping[str, float]) -> float:
     """The share of rows that meet conditions, taken as independent of each other."""
     if isinstance(conditions, ConditionExec):
         return prod(passes.get(call.out, PASSES) for step in conditions.steps for call in step.calls)
-    shares = [_sifted(part, passes) for part in conditions.parts]
+    shares = [sifted(part, passes) for part in conditions.parts]
     return 1 - prod(1 - share for share in shares) if conditions.any else prod(shares)
 
 
@@ -144,10 +150,10 @@ def _children(plan: PhysicalPlan) -> list[PhysicalPlan]:
     return [child] if isinstance(child, PhysicalPlan) else []
 
 
-def _calls(plan: PhysicalPlan) -> list[CallExec]:
+def calls_below(plan: PhysicalPlan) -> list[CallExec]:
     """The calls of the inference nodes that are reached first."""
     if isinstance(plan, InferExec):
         return list(plan.calls)
     if isinstance(plan, SiftExec):
         return [call for step in condition_steps(plan.conditions) for call in step.calls]
-    return [call for child in _children(plan) for call in _calls(child)]
+    return [call for child in _children(plan) for call in calls_below(child)]

@@ -32,7 +32,7 @@ def excess(priced: pl.DataFrame, contract: Contract, calls: Sequence[PricedCall]
     seconds = priced["seconds"].to_numpy()
     tokens = sum(c.work.rows * (c.work.shared + c.work.mean_own + c.work.mean_output) for c in known)
     hourly = (hardware.price or 0.0) * rented(hardware, contract)
-    for bound in contract.bounds:
+    for bound in (bound for bound in contract.bounds if not undecided(bound, known)):
         match bound.name:
             case "latency":
                 value = priced["latency"].to_numpy() * max(_stretch(c, bound) for c in known)
@@ -42,7 +42,7 @@ def excess(priced: pl.DataFrame, contract: Contract, calls: Sequence[PricedCall]
                 value = seconds
             case "cost":
                 value = seconds / 3600 * hourly
-            case "throughput" if not undecided(bound, known):
+            case "throughput":
                 amount = max(c.work.rows for c in known) if bound.unit.lower() == "rows/s" else tokens
                 found = np.maximum(found, bound.value * seconds * give / max(amount, 1e-12))
                 continue
@@ -53,8 +53,11 @@ def excess(priced: pl.DataFrame, contract: Contract, calls: Sequence[PricedCall]
 
 
 def undecided(bound: Bound, calls: Sequence[PricedCall]) -> bool:
-    """Whether a plan that misses `bound` may keep it with rows that were not counted: they keep a machine busier."""
-    return bound.name == "throughput" and any(call.work.at_least for call in calls)
+    """Whether a plan that misses `bound` may keep it after all: with rows that were not counted, which keep a machine
+    busier, or with fewer rows than guessed until a LIMIT ends the run."""
+    if bound.name == "throughput":
+        return any(call.work.at_least for call in calls)
+    return bound.name in ("deadline", "cost") and any(call.work.unsure >= 1 for call in calls)
 
 
 def _stretch(call: PricedCall, bound: Bound) -> float:

@@ -39,7 +39,9 @@ class CallStatistics:
     with the prompts of calls that run together with them. lengths: quantiles of the distinct prompts' tokens. too_long:
     rows over the context; they are not among the others, but where they are cut to fit. exact: every row was counted;
     otherwise `sampled` says how many were, and the figures are scaled to the rows that there are (0: nobody knows how
-    many, and they are those of the rows read). guessed: the input depends on inference that has not run.
+    many, and they are those of the rows read). guessed: the input depends on inference that has not run. without: rows
+    that there would be if no LIMIT ended the run, 0 where none does; then `unsure` is the share by which the others may
+    be off.
     """
 
     rows: int
@@ -56,6 +58,8 @@ class CallStatistics:
     too_long: int = 0
     sampled: int = 0
     guessed: bool = False
+    without: int = 0
+    unsure: float = 0.0
 
     @property
     def at_least(self) -> bool:
@@ -84,6 +88,10 @@ class CallStatistics:
             exact=False,
             sampled=read,
         )
+
+    def until(self, share: float, unsure: float) -> "CallStatistics":
+        """The statistics of a run that a LIMIT ends after this share of the rows."""
+        return replace(self.scaled(share, self.sampled or self.rows), without=self.rows, unsure=unsure)
 
 
 def more_distinct(distinct: int, once: int, twice: int, rows: int, wanted: int) -> int:

@@ -22,7 +22,8 @@ class Workload:
     own: tokens of a prompt below it; fresh: the share of those that no other prompt computes. tail: label tokens fed
     per row. labels: label rows of the head. outputs: tokens drawn per row, () for scoring. sure: the outputs are known,
     by their bound or from earlier runs. exact: the rows were all counted; guessed: they depend on other inference;
-    at_least: there may be any number of rows more. turns: passes in which rows draw, known of a run that is over: each
+    at_least: there may be any number of rows more. unsure: by what share rows may be more or fewer, since a LIMIT ends
+    the run; 1 where that is a guess. turns: passes in which rows draw, known of a run that is over: each
     row's own where there are as many as rows, else quantiles. gains: tokens that a pass drew in an earlier run of the
     template that guessed ahead, by row; guesses: tokens guessed in a pass.
     """
@@ -40,6 +41,7 @@ class Workload:
     exact: bool = True
     guessed: bool = False
     at_least: bool = False
+    unsure: float = 0.0
     turns: Lengths = ()
     gains: Lengths = ()
     guesses: float = 0.0
@@ -140,4 +142,5 @@ def workload(
         exact=counted.exact,
         guessed=counted.guessed,
         at_least=counted.at_least,
+        unsure=counted.unsure,
     )
