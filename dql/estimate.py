@@ -159,8 +159,9 @@ def _estimate(
 
 
 def _run_of(node: InferExec, call: CallExec) -> str:
-    """Names the calls of a node that its engine answers together with this one."""
-    return next(c.out for c in node.calls if (c.model, c.draft) == (call.model, call.draft) and c.op != "count_tokens")
+    """Names the calls of a node that its engine answers together with this one, which may be a cascade's and alone."""
+    alike = (c.out for c in node.calls if (c.model, c.draft) == (call.model, call.draft) and c.op != "count_tokens")
+    return next(alike, call.out)
 
 
 def template_key(call: CallExec, model: str) -> str:
