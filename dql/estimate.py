@@ -315,9 +315,9 @@ def _choose(
         return session.choices.of(calls, hardware, contract, what_if=True)
     machine = session.machine
     choice = session.choices.of(_refined(calls, hardware, session), hardware, contract, agreement)
-    measurable = hardware.kind == "cpu" and machine.lacks(call.shape for call in calls)
+    measurable = machine.lacks((call.shape for call in calls), hardware.kind)
     if measurable and _worth_measuring(choice):
-        machine.measure(session.runtime, dict.fromkeys(call.shape for call in calls))
+        machine.measure(session.runtime, dict.fromkeys(call.shape for call in calls), kind=hardware.kind)
         hardware = here()
         choice = session.choices.of(_refined(calls, hardware, session), hardware, contract, agreement)
     return choice

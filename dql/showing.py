@@ -41,7 +41,9 @@ def hardware_rows(machine: Machine) -> list[tuple[object, ...]]:
     notes = cpu.notes if stale is None else f"{cpu.notes}; the stored profile is stale: {stale} (dql calibrate)"
     if used.kind == "cpu" and machine.devices:
         notes += f"; {machine.devices[0].name} is not used: {machine.devices[0].lacks}"
-    gpu = [] if used.kind == "cpu" else [_hardware(used, True, used.notes)]
+    old = machine.stale("cuda")
+    gpu_notes = used.notes if old is None else f"{used.notes}; the stored profile is stale: {old} (dql calibrate)"
+    gpu = [] if used.kind == "cpu" else [_hardware(used, True, gpu_notes)]
     return [*gpu, _hardware(cpu, True, notes), *(_hardware(h, False, h.notes) for h in map(hardware_named, shipped()))]
 
 

@@ -103,11 +103,11 @@ def measure(
         rows = [(m, _light(m, 2.0 * values * shape.hidden_size, peak, bandwidth), s) for m, values, s in head]
         progress("attention", 0.7)
         operators = Operators(
-            linear=_shares(linear, typical.linear),
-            head=_shares(rows, typical.head),
-            own_attention=_shares(_own_attention(shape, clock, peak), typical.own_attention),
-            shared_attention=_shares(_shared_attention(shape, clock, peak), typical.shared_attention),
-            decode_attention=_shares(_decode_attention(shape, clock, bandwidth), typical.decode_attention),
+            linear=shares(linear, typical.linear),
+            head=shares(rows, typical.head),
+            own_attention=shares(_own_attention(shape, clock, peak), typical.own_attention),
+            shared_attention=shares(_shared_attention(shape, clock, peak), typical.shared_attention),
+            decode_attention=shares(_decode_attention(shape, clock, bandwidth), typical.decode_attention),
         )
         progress("lower precisions", 0.9)
         lossy = _lossy(base, shape, clock, operators, bandwidth)
@@ -138,7 +138,7 @@ def _light(rows: float, flops: float, peak: float, bandwidth: float, value: floa
     return max(rows * flops / peak, flops / 2 * value / bandwidth)
 
 
-def _shares(measured: Sequence[tuple[float, float, float]], typical: Curve) -> Curve:
+def shares(measured: Sequence[tuple[float, float, float]], typical: Curve) -> Curve:
     """(size, seconds at the speed of light, seconds measured) → share of it by size.
 
     Sizes beyond those that there was time for follow the typical curve from the nearest measured one on.
@@ -231,7 +231,7 @@ def _lossy(
         measured = base.source == "measured"
         peak = base.peak[weights] if measured else max(m * flops / s for m, s in layers)
         light = [(m, _light(m, flops, peak, bandwidth, BYTES_PER_VALUE[weights]), s) for m, s in layers]
-        linear = _shares(light, base.operators[weights].linear)
+        linear = shares(light, base.operators[weights].linear)
         found[weights] = peak, replace(exact, linear=linear)
     return found
 
@@ -312,7 +312,7 @@ def _attention_seconds(shape: ModelShape, attention: StepAttention, tokens: int,
 
 # ---- what a step costs beside arithmetic -------------------------------------------------------------------------
 
-_TINY = ModelShape(
+TINY = ModelShape(
     architecture="llama",
     num_layers=1,
     hidden_size=32,
@@ -327,7 +327,7 @@ _TINY = ModelShape(
 
 def _overheads(clock: _Clock) -> tuple[float, float, float]:
     """Seconds of a step, of a decoding row in a step, and of a row's start and end, on a model that costs nothing."""
-    engine = Engine(_decoder(_TINY), EngineOptions(kv_bytes=64 << 20, max_rows=128))
+    engine = Engine(_decoder(TINY), EngineOptions(kv_bytes=64 << 20, max_rows=128))
     steps, rows = 48, 128
     alone = _run_seconds(engine, 1, Generate(steps), clock) / steps
     together = _run_seconds(engine, rows, Generate(steps), clock)
@@ -340,7 +340,7 @@ def _run_seconds(engine: Engine, rows: int, task: Generate | Score, clock: _Cloc
     draw = np.random.default_rng(0)
 
     def run() -> Sequence[object]:
-        prompts = draw.integers(0, _TINY.vocab_size, (rows, 12)).astype(np.int32)
+        prompts = draw.integers(0, TINY.vocab_size, (rows, 12)).astype(np.int32)
         return list(engine.run(Request(i, prompts[i], task) for i in range(rows)))
 
     return clock.time(run)

@@ -20,7 +20,7 @@ class DummySource:
     from a place of its own, since drawing billions takes longer than reading them.
     """
 
-    def __init__(self, shape: ModelShape, table: names.NameTable) -> None:
+    def __init__(self, shape: ModelShape, table: names.NameTable, device: torch.device | str = "cpu") -> None:
         sizes = names.role_shapes(shape)
         self._roles = {table.name(role, None) or role: role for role in table.model if _exists(role, shape)}
         for layer in range(shape.num_layers):
@@ -28,15 +28,15 @@ class DummySource:
         self._sizes = {name: sizes[role] for name, role in self._roles.items()}
         self._norm_offset = shape.norm_offset
         count = min(_PERIOD, max(map(prod, self._sizes.values())))
-        self._values = torch.randn(count, generator=torch.Generator().manual_seed(0))
+        self._values = torch.randn(count, generator=torch.Generator().manual_seed(0)).to(device)
 
     def names(self) -> frozenset[str]:
         return frozenset(self._sizes)
 
     def read(self, name: str) -> torch.Tensor:
-        """The tensor, float32, on the CPU, writable."""
+        """The tensor, float32, writable."""
         size, role = self._sizes[name], self._roles[name]
-        values = torch.empty(prod(size))
+        values = torch.empty(prod(size), device=self._values.device)
         place, filled = crc32(name.encode()) % len(self._values), 0
         while filled < len(values):
             part = self._values[place : place + len(values) - filled]

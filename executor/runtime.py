@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 
 from dql.catalog import Catalog
-from dql.executor import calibrate
+from dql.executor import calibrate, calibrate_gpu
 from dql.executor.context import Context
 from dql.executor.engine import Engine
 from dql.executor.evidence import EngineEvidence
@@ -21,6 +21,7 @@ from dql.executor.progress import Progress, Tracker
 from dql.executor.rejected import Rejected, batches
 from dql.executor.sink import AtomicFile, check_columns, checked_options, file_format
 from dql.executor.stats import Stats
+from dql.executor.windows import out_of_memory
 from dql.models import Model
 from dql.models.fetch import PullProgress
 from dql.models.registry import Registry
@@ -160,8 +161,23 @@ class Runtime:
 
     def measure(self, base: Hardware, shape: ModelShape, *, thorough: bool, progress: Measuring | None) -> Hardware:
         """`base` with what this machine does with models of this shape; takes seconds, a minute where `thorough`."""
+        if base.kind != "cpu":
+            return self._measure_gpu(base, shape, thorough, progress or (lambda label, share: None))
         grid = calibrate.THOROUGH if thorough else calibrate.QUICK
         return calibrate.measure(base, shape, grid, progress or (lambda label, share: None))
+
+    def _measure_gpu(self, base: Hardware, shape: ModelShape, thorough: bool, progress: Measuring) -> Hardware:
+        """The same on a GPU, in the memory of idle engines; `base` as it is where others leave too little of it."""
+        for key in [key for key, engine in self._engines.items() if engine.idle and engine.options.device != "cpu"]:
+            del self._engines[key]
+        free_memory(base.kind)
+        grid = calibrate_gpu.THOROUGH if thorough else calibrate_gpu.QUICK
+        try:
+            return calibrate_gpu.measure(base, shape, grid, progress)
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
+            return base
 
     def file(self, path: str, options: Mapping[str, object], plan: QueryPlan) -> AtomicFile:
         """A file for the rows of a plan, to be written in one step.

@@ -118,11 +118,11 @@ class Weights:
         return torch.cat([self.get(role, layer) for role in roles])
 
 
-def dummy_weights(shape: ModelShape) -> Weights:
-    """Random weights of this shape, see DummySource."""
+def dummy_weights(shape: ModelShape, device: torch.device | str = "cpu") -> Weights:
+    """Random weights of this shape on a device, see DummySource."""
     table = names.GGUF if shape.causal else names.GGUF_BERT
     plain = replace(shape, rope_interleaved=False)  # random rows are in no order that would have to be undone
-    return Weights(DummySource(plain, table), plain, table)
+    return Weights(DummySource(plain, table, device), plain, table)
 
 
 def open_weights(model: Model, load_format: LoadFormat = "auto") -> Weights:

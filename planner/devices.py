@@ -100,7 +100,7 @@ def this_gpu(devices: Sequence[Device], threads: int) -> Hardware | None:
         bandwidth=like.bandwidth if profile else device.bandwidth or like.bandwidth * min(1.0, scale),
         peak={precision: peak * scale for precision, peak in like.peak.items()},
         price=None,
-        versions=gpu_versions(),
+        versions=gpu_versions(device.name),
         notes=figures + used,
     )
 

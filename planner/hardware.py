@@ -30,6 +30,8 @@ BYTES_PER_VALUE = {"fp32": 4.0, "bf16": 2.0, "fp8": 1.0, "int8": 1.0, "int4": 0.
 _NAME = re.compile(r"([a-z][a-z0-9-]*?)(?::(\d+))?", re.IGNORECASE)
 _MEMINFO = Path("/proc/meminfo")
 _CPUINFO = Path("/proc/cpuinfo")
+_DRIVER_VERSION = Path("/proc/driver/nvidia/version")
+_DRIVER = re.compile(r"\d{3,}(\.\d+)+")
 _INSTRUCTIONS = {  # of x86, any of which a precision needs
     "bf16": frozenset({"avx512_bf16", "amx_bf16"}),
     "int8": frozenset({"avx512_vnni", "avx_vnni", "amx_int8"}),
@@ -212,9 +214,11 @@ def cpu_versions(threads: int) -> dict[str, str]:
     return {"cpu": _cpu_model(), "threads": str(threads), "torch": _version("torch"), "dql": _version("dql-engine")}
 
 
-def gpu_versions() -> dict[str, str]:
-    """What stands beside a GPU's figures, which are not measured."""
-    return {"torch": _version("torch"), "dql": _version("dql-engine")}
+def gpu_versions(name: str) -> dict[str, str]:
+    """What a profile measured on the GPU of this name holds for: it is stale where any of these differs."""
+    found = _DRIVER.search(_DRIVER_VERSION.read_text()) if _DRIVER_VERSION.exists() else None
+    packages = {"torch": _version("torch"), "triton": _version("triton"), "dql": _version("dql-engine")}
+    return {"gpu": name, "driver": "unknown" if found is None else found[0], **packages}
 
 
 def cpu_precisions() -> tuple[str, ...]:

@@ -62,7 +62,7 @@ class StepModel:
         tail = _tail_share(shape)  # of the last layer, which runs for outputs alone
         seconds = (shape.num_layers - tail) * self._layer(tokens) + tail * self._layer(steps.outputs / parts)
         seconds = seconds + shape.num_layers * (self._attention(steps) / parts / shards)
-        if self.hardware.kind != "cpu":  # measured layers of a CPU have these passes in them
+        if self.hardware.kind != "cpu" and self.hardware.source != "measured":  # a measured layer has these in it
             size = tokens * shape.hidden_size * self._activation_bytes
             seconds = seconds + shape.num_layers * size * _ELEMENTWISE / self.hardware.bandwidth / 0.8
         if shards > 1:

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from dql.executor.calibrate import Grid, _shares, measure
+from dql.executor.calibrate import Grid, measure, shares
 from dql.planner.hardware import Curve, from_json, this_cpu
 from tests.planner.fake_models import SHAPES
 
@@ -36,6 +36,6 @@ def test_a_second_shape_leaves_the_first_and_its_units_alone() -> None:
 
 def test_sizes_without_time_follow_the_typical_curve() -> None:
     typical = Curve(((1.0, 0.2), (16.0, 0.4), (256.0, 0.8)))
-    curve = _shares([(16.0, 1.0, 5.0)], typical)  # a share of 0.2, half of what is typical there
+    curve = shares([(16.0, 1.0, 5.0)], typical)  # a share of 0.2, half of what is typical there
     assert [size for size, _ in curve.points] == [1.0, 16.0, 256.0]
     assert [share for _, share in curve.points] == pytest.approx([0.1, 0.2, 0.4])
