@@ -20,7 +20,7 @@ from dql.planner.statistics import infer_nodes
 
 Value = Mapping[str, object]
 
-_FORMAT = 2  # of what is kept: another one where a certificate holds other fields, or these mean something else
+_FORMAT = 3  # of what is kept: another one where a certificate holds other fields, or these mean something else
 _KEPT = 16  # newest certificates of one template
 _LOG = logging.getLogger("dql")
 

@@ -111,7 +111,7 @@ class Prover:
         """The lower bound over all calls; None where one call's is below the target or nobody may ask."""
         worst = 1.0
         for node, call in calls:
-            proof, floor = self._proof(candidate, node, call, aim)
+            proof, floor, apart = self._proof(candidate, node, call, aim)
             name = f"{candidate.name} on {call.label}" if len(calls) > 1 else candidate.name
             if proof is None:
                 found.open = True
@@ -119,7 +119,7 @@ class Prover:
                 found.lines.append(f"the run tests {name} against {self.reference} on {rows:,.0f} random rows or more")
                 return None
             by_token = aim.by_token and follows_tokens(call, candidate.change(call))
-            found.lines.append(f"{name} {self._said(proof, floor, by_token=by_token)}")
+            found.lines.append(f"{name} {self._said(proof, floor, by_token=by_token)}{_apart(call, apart)}")
             if not proof.proves(aim.target, aim.delta):
                 return None
             worst = min(worst, proof.bound)
@@ -144,8 +144,9 @@ class Prover:
 
     def _proof(
         self, candidate: Candidate, node: InferExec, call: CallExec, aim: Aim
-    ) -> tuple[Proof | None, tuple[int, int]]:
-        """What is known of one call, from earlier or by asking now, and the noise floor; None where nobody may ask."""
+    ) -> tuple[Proof | None, tuple[int, int], float | None]:
+        """What is known of one call, from earlier or by asking now, the noise floor and the divergence from the
+        reference; None where nobody may ask."""
         changed = candidate.change(call)
 
         def subject() -> object:
@@ -157,9 +158,9 @@ class Prover:
         here = all(self.session.registry.installed(each.model) for each in (call, changed))
         known = self.session.certificates.find(subject, digest) if here else None
         if known is not None:
-            return Proof(**known["proof"]), tuple(known["floor"])  # type: ignore[arg-type,return-value]
+            return Proof(**known["proof"]), tuple(known["floor"]), known["divergence"]  # type: ignore[arg-type,return-value]
         if self.evidence is None:
-            return None, (0, 0)
+            return None, (0, 0), None
         evidence = self.evidence()
         counted = self.statistics.get(call.out)
         rows = counted.known_rows if counted else None
@@ -171,8 +172,17 @@ class Prover:
         sample = self.samples[call.out]
         proof = agreement(evidence, sample, call, changed, aim, most)
         floor = noise_floor(evidence, sample, call)
-        self.session.certificates.keep(subject(), digest(), {"proof": asdict(proof), "floor": floor})
-        return proof, floor
+        apart = evidence.divergence(call, changed, sample, proof.rows)
+        told = {"proof": asdict(proof), "floor": floor, "divergence": apart}
+        self.session.certificates.keep(subject(), digest(), told)
+        return proof, floor, apart
+
+
+def _apart(call: CallExec, nats: float | None) -> str:
+    """How far the candidate's probabilities are from the reference's, in words."""
+    if nats is None:
+        return ""
+    return f"; KL divergence {nats:.2g} nats per {'token' if call.op == 'generate' else 'answer'}"
 
 
 def aim(bound: Bound, share: float, candidates: int) -> Aim:

@@ -1,9 +1,9 @@
 """Answers to a sample of the user's rows, from the engines that the run will use and by the same operators."""
 
 from collections import Counter
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import partial
 from time import perf_counter
 
 import numpy as np
@@ -13,13 +13,12 @@ from numpy.typing import NDArray
 from dql.executor.call import task_of
 from dql.executor.context import Asked, Context, Kept, asked_as, prompt_key
 from dql.executor.infer import infer
-from dql.executor.inquiry import Inquiry, Question, ask
 from dql.executor.operators import execute
 from dql.executor.prepare import wanted
-from dql.executor.requests import Answer, Generate
+from dql.executor.requests import Answer, Tokens
+from dql.executor.taught import divergence, first_places, share_first, taught
 from dql.planner.calls import DETAILS
 from dql.planner.evidence import Sample, Told
-from dql.planner.measured import Measured
 from dql.planner.physical import CallExec, FragmentExec, InferExec
 from dql.planner.prompts import prompts
 from dql.planner.sampling import over, source
@@ -29,6 +28,7 @@ _SCAN_ROWS = 2048
 _SEED = 0  # of the keys by which rows are drawn: the same rows for every query over the same input
 _DRAWN = 8  # rows drawn below other inference for each that is wanted above it, at most
 _PART = 128  # of these, how many are asked about at once
+_DISTRIBUTIONS = 1 << 24  # log-probabilities of one model that are held at once: 64 MiB
 _COUNTED = ("prefilled", "shared", "decoded")
 
 
@@ -113,10 +113,8 @@ class EngineEvidence:
             steps = max(place.step_tokens // 2, place.max_rows)
             asked = replace(asked, placement=replace(place, step_tokens=steps))
         node = InferExec(FragmentExec(""), (asked,))
-        before, began = Counter(context.counts), perf_counter()
-        found = [row for batch in infer(node, _once(window), context) for row in batch.column(call.out).to_pylist()]
-        self.spent.update({name: context.counts[name] - before[name] for name in _COUNTED})
-        self.seconds += perf_counter() - began
+        with self._counted(context):
+            found = [row for batch in infer(node, _once(window), context) for row in batch.column(call.out).to_pylist()]
         if len(found) < len(window) or context.cancelled.is_set():
             raise KeyboardInterrupt
         told = [Told(row["value"], row["confidence"]) for row in found]
@@ -136,30 +134,74 @@ class EngineEvidence:
     def follows(
         self, reference: CallExec, candidate: CallExec, sample: Sample, start: int, end: int
     ) -> list[float | None]:
-        """A request for each token and what stands before it: the prefix tree makes them one pass over the answer."""
         assert isinstance(sample, Drawn)
+        given = self._given(reference, sample, start, end)
+        stop, texts = self._prompts(candidate, sample)
+        with self._counted():
+            found = taught(candidate, texts, given, self.context)
+        rows = range(start, end)
+        return [share_first(found.get(row), given[row], stop) if row in given else None for row in rows]
+
+    def divergence(self, reference: CallExec, candidate: CallExec, sample: Sample, rows: int) -> float | None:
+        """Of free text over the first places of the first rows, as many as fit into a fixed memory: exact there."""
+        assert isinstance(sample, Drawn)
+        if reference.op != "generate":
+            return self._label_divergence(reference, candidate, sample, rows)
+        if candidate.model != reference.model:
+            return None  # its words are others
+        most = _DISTRIBUTIONS // self.context.models.model(reference.model).shape.vocab_size
+        given = first_places(self._given(reference, sample, 0, rows), max(1, most))
+        _, texts = self._prompts(reference, sample)
+        with self._counted():
+            ones = taught(reference, texts, given, self.context, whole=True)
+            others = taught(candidate, texts, given, self.context, whole=True)
+        pairs = [(ones[row].distributions, others[row].distributions) for row in given if row in ones and row in others]
+        found = [divergence(p, q) for p, q in pairs if p is not None and q is not None]
+        return float(np.concatenate(found).mean()) if found else None
+
+    def _label_divergence(self, reference: CallExec, candidate: CallExec, sample: Drawn, rows: int) -> float | None:
+        """Over labels: both have told how probable they find each."""
+        self.answers(reference, sample, 0, rows)
+        self.answers(candidate, sample, 0, rows)
+        found: list[NDArray[np.float64]] = []
+        for (asks, keys), (other, others) in zip(
+            self._keys(reference, sample), self._keys(candidate, sample), strict=True
+        ):
+            known, told = self.context.memos.get(asks, {}), self.context.memos.get(other, {})
+            for one, two in zip(keys[:rows], others[:rows], strict=True):
+                if one in known and two in told and len(known[one].logprobs) == len(told[two].logprobs) > 0:
+                    found.append(divergence(known[one].logprobs[None], told[two].logprobs[None]))
+        return float(np.concatenate(found).mean()) if found else None
+
+    def _given(self, reference: CallExec, sample: Drawn, start: int, end: int) -> dict[int, tuple[int, ...]]:
+        """The tokens of a reference's answers by row, a stop id last where an answer ended by itself."""
         self.answers(reference, sample, start, end)
         ((asks, keys),) = self._keys(reference, sample)
         memo = self.context.memos.get(asks, {})
-        (prompt,) = prompts(candidate, self.context.models.model(candidate.model))
-        batch = prompt.encode([read_texts(sample.rows.column(hole)) for hole in candidate.holes])
-        task, asked, right = Generate(1, prompt.stop_ids), list[Question](), dict[int, list[bool]]()
+        stop, _ = self._prompts(reference, sample)
+        given: dict[int, tuple[int, ...]] = {}
         for row in range(start, end):
-            if (answer := memo.get(keys[row])) is None:
-                continue
-            right[row] = []
-            ends = answer.finish == "stop" and not reference.decoding.stop
-            whole, before = np.concatenate([batch.row(row), answer.tokens]), len(batch.row(row))
-            for place, token in enumerate([*answer.tokens.tolist(), *([None] if ends else [])]):
-                tokens = whole[: before + place]  # a view: a copy for each token would be quadratic in the answer
-                asked.append(Question(row, tokens, task, partial(_note, right[row], token)))
-        began, rows = perf_counter(), np.arange(0)
-        plain = replace(candidate, label="a sample")
-        ask([Inquiry(plain, Measured(), rows, rows, [], asked)], self.context)
-        self.seconds += perf_counter() - began
-        if self.context.cancelled.is_set():
-            raise KeyboardInterrupt
-        return [float(np.mean(right[row] or [True])) if row in right else None for row in range(start, end)]
+            if (answer := memo.get(keys[row])) is not None:
+                ends = answer.finish == "stop" and not reference.decoding.stop
+                given[row] = (*answer.tokens.tolist(), *(sorted(stop)[:1] if ends else ()))
+        return given
+
+    def _prompts(self, call: CallExec, sample: Drawn) -> tuple[frozenset[int], list[Tokens]]:
+        """The stop ids of a call that generates, and its prompts."""
+        (prompt,) = prompts(call, self.context.models.model(call.model))
+        batch = prompt.encode([read_texts(sample.rows.column(hole)) for hole in call.holes])
+        return prompt.stop_ids, [batch.row(row) for row in range(len(batch))]
+
+    @contextmanager
+    def _counted(self, context: Context | None = None) -> Iterator[None]:
+        """What is done inside counts as spent on evidence."""
+        counts = (context or self.context).counts
+        before, began = Counter(counts), perf_counter()
+        try:
+            yield
+        finally:
+            self.spent.update({name: counts[name] - before[name] for name in _COUNTED})
+            self.seconds += perf_counter() - began
 
     def teach(self, context: Context) -> None:
         """Give a run what is known already, and count what it took."""
@@ -177,12 +219,6 @@ class EngineEvidence:
             asks = asked_as(call.model, call.placement, task_of(call, prompt))
             found.append((asks, [prompt_key(batch.row(i)) for i in range(len(batch))]))
         return found
-
-
-def _note(right: list[bool], token: int | None, found: Answer) -> None:
-    """Whether a model's next token is the reference's; None is the end of the answer."""
-    drawn = int(found.tokens[0]) if len(found.tokens) else None
-    right.append(found.failure is None and drawn == token)
 
 
 def _plain(call: CallExec) -> CallExec:

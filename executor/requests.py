@@ -37,11 +37,22 @@ class Score:
 
 
 @dataclass(frozen=True, slots=True)
+class Follow:
+    """How the model likes given tokens as the continuation of the prompt, in the pass that reads both; no decoding.
+
+    whole: its log-probabilities of the whole vocabulary are told at each of them, which takes memory.
+    """
+
+    tokens: tuple[int, ...]
+    whole: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Embed:
     """One vector for the prompt."""
 
 
-Task = Generate | Score | Embed
+Task = Generate | Score | Follow | Embed
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +77,12 @@ class Failure:
 class Answer:
     """The answer to one request; what its task did not ask for is empty.
 
-    tokens: generated ids without the stop id. logprobs: of the generated tokens, or one per label for Score.
-    finish: "stop" or "length". prompt_tokens counts the prompt, cached_tokens its part that was not computed for
-    this row. seconds runs from admission to the last token, first_seconds to the first one. passes: of the model that
-    drew the tokens, the stop id included; fewer than these where guesses were right.
+    tokens: generated ids without the stop id; for Follow the ids that the model ranks first in place of those given.
+    logprobs: of the generated or given tokens, or one per label for Score. distributions: log-probabilities, float32
+    [tokens, vocabulary], where Follow asks for them. finish: "stop" or "length". prompt_tokens counts the prompt, for
+    Follow with all given tokens but the last, cached_tokens its part that was not computed for this row. seconds runs
+    from admission to the last token, first_seconds to the first one. passes: of the model that drew the tokens, the
+    stop id included; fewer than these where guesses were right.
     """
 
     id: int
@@ -84,3 +97,4 @@ class Answer:
     passes: int = 0
     failure: Failure | None = None
     text: str | None = None
+    distributions: NDArray[np.float32] | None = None

@@ -7,9 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dql.executor.block_pool import Resident
+from dql.executor.following import Followed
 from dql.executor.label_tree import LabelTree, label_tree
 from dql.executor.prefix_tree import Node, build_tree
-from dql.executor.requests import Answer, Embed, Failure, Generate, Request, Score, Task, Tokens
+from dql.executor.requests import Answer, Embed, Failure, Follow, Generate, Request, Score, Task, Tokens
 
 _NO_TOKENS = np.empty(0, np.int32)
 _NO_SCORES = np.empty(0, np.float32)
@@ -20,6 +21,7 @@ class Row:
     """One prompt to run, for every request that asks for the same.
 
     The prompt's tokens are: those of dense nodes (up to `dense_end`), those of short nodes (up to `start`), its own.
+    Tokens given to Follow are prompt, and never shared, but for the last, which is not read.
     """
 
     ids: list[int]
@@ -30,6 +32,8 @@ class Row:
     start: int = 0
     dense_end: int = 0
     labels: LabelTree | None = None
+    outputs: int = 1  # last tokens of the prompt whose hidden states are wanted
+    followed: list[Followed] = field(default_factory=list)  # what became of given tokens, step by step
     done: int = 0  # own tokens whose keys and values are stored
     computed: int = 0  # prompt tokens computed on this row's account, those of nodes it came first to included
     admitted_at: float = 0.0
@@ -68,6 +72,7 @@ class Row:
         """Make all tokens the row's own, none of them stored yet."""
         self.parent = self.dense_parent = None
         self.start = self.dense_end = self.done = 0
+        self.followed.clear()
 
     def answers(
         self,
@@ -80,6 +85,7 @@ class Row:
         passes: int = 0,
         vector: NDArray[np.float32] | None = None,
         failure: Failure | None = None,
+        distributions: NDArray[np.float32] | None = None,
     ) -> list[Answer]:
         """One answer for each request of the row; of equal requests only the first had its prompt computed."""
         length = len(self.tokens)
@@ -96,6 +102,7 @@ class Row:
                 first_seconds=first,
                 passes=passes,
                 failure=failure,
+                distributions=distributions,
             )
             for index, request_id in enumerate(self.ids)
         ]
@@ -137,6 +144,9 @@ def plan_window(
             by_work[key].ids.append(request.id)
             continue
         row = Row([request.id], tokens, request.task)
+        if isinstance(request.task, Follow):
+            given = request.task.tokens
+            row.tokens, row.outputs = np.concatenate((tokens, np.array(given[:-1], np.int32))), len(given)
         if isinstance(request.task, Score):
             labels = request.task.labels
             if labels not in trees:
@@ -160,7 +170,14 @@ def is_function(task: Task) -> bool:
 
 def _asks_anything(task: Task) -> bool:
     """False for no new tokens and for no labels: the answer is empty whatever the model says."""
-    return task.max_tokens > 0 if isinstance(task, Generate) else not isinstance(task, Score) or bool(task.labels)
+    match task:
+        case Generate():
+            return task.max_tokens > 0
+        case Score():
+            return bool(task.labels)
+        case Follow():
+            return bool(task.tokens)
+    return True
 
 
 def refusal(tokens: Tokens, task: Task, context: int, vocab_size: int, *, encoder: bool = False) -> Failure | None:
@@ -168,7 +185,7 @@ def refusal(tokens: Tokens, task: Task, context: int, vocab_size: int, *, encode
     if isinstance(task, Embed) != encoder:
         does = "embeds text and neither generates nor scores" if encoder else "generates text and has no embeddings"
         return Failure("engine", f"this model {does}")
-    labels = task.labels if isinstance(task, Score) else ()
+    labels = _given(task)
     if len(tokens) == 0 or any(len(label) == 0 for label in labels):
         return Failure("engine", "a prompt or a label has no tokens")
     new = task.max_tokens if isinstance(task, Generate) else max((len(label) for label in labels), default=1) - 1
@@ -184,9 +201,16 @@ def refusal(tokens: Tokens, task: Task, context: int, vocab_size: int, *, encode
     return None
 
 
+def _given(task: Task) -> tuple[tuple[int, ...], ...]:
+    """Texts that a task brings with it, as token ids."""
+    if isinstance(task, Follow):
+        return (task.tokens,) if task.tokens else ()
+    return task.labels if isinstance(task, Score) else ()
+
+
 def _share(window: Window, residents: Sequence[Resident]) -> None:
     """Hang the rows below their nodes, and sort them: by task, by dense run, long ones first, then as in the tree."""
-    tree = build_tree([row.tokens for row in window.rows], residents)
+    tree = build_tree([row.tokens[: len(row.tokens) + 1 - row.outputs] for row in window.rows], residents)
     window.nodes = tree.nodes
     places = {id(node): place for place, node in enumerate(tree.nodes)}
     keys: list[tuple[bool, int, int]] = []

@@ -68,7 +68,7 @@ class DecoderRun:
         )
         self._runner = Runner(
             loaded.backend,
-            loaded.decoder.head,
+            loaded.decoder,
             self._scheduler,
             loaded.counters,
             cancelled=self.cancelled.is_set,

@@ -13,11 +13,12 @@ import numpy as np
 import torch
 
 from dql.executor.backend import Backend
+from dql.executor.given import Given, judge, note
 from dql.executor.label_tree import LabelTree
-from dql.executor.models.head import LogitHead
+from dql.executor.models.decoder import CausalModel
 from dql.executor.options import Counters
 from dql.executor.recorder import Decode, Draws, Recorder
-from dql.executor.requests import Answer
+from dql.executor.requests import Answer, Follow
 from dql.executor.rows import Row
 from dql.executor.sampler import DrawParameters, draw
 from dql.executor.scheduler import Plan, Scheduler
@@ -30,13 +31,15 @@ from dql.executor.transfer import Fetch, to_device
 class _Launched:
     """A step under way: what it draws, and per group of rows with the same labels, their scores [rows, labels].
 
-    begun: the rows whose first token is among those drawn.
+    begun: the rows whose first token is among those drawn. followed: given tokens that the step judges, by whether
+    whole distributions are wanted.
     """
 
     begun: Sequence[Row]
     draws: Sequence[Draws]
     drawn: Fetch
     scored: Sequence[tuple[Sequence[Row], Fetch]]
+    followed: Sequence[tuple[Sequence[Given], Fetch]]
 
 
 class Runner:
@@ -45,7 +48,7 @@ class Runner:
     def __init__(
         self,
         backend: Backend,
-        head: LogitHead,
+        decoder: CausalModel,
         scheduler: Scheduler,
         counters: Counters,
         *,
@@ -53,7 +56,8 @@ class Runner:
         decode: Decode | None,
     ) -> None:
         self._backend = backend
-        self._head = head
+        self._head = decoder.head
+        self._vocabulary = decoder.shape.vocab_size
         self._scheduler = scheduler
         self._counters = counters
         self._cancelled = cancelled
@@ -78,16 +82,14 @@ class Runner:
         """Start a step. Where this raises, StepCancelled or an error, nothing of the step counts."""
         self._tell_guesses(plan.step)
         hidden = self._backend.forward(plan.step, self._cancelled)
-        complete = [item.row for item in plan.planned if item.last]
-        starts = np.cumsum([0, *(1 + row.tail for row in complete)])
-        placed = list(zip(complete, starts.tolist(), strict=False))
+        placed, given, place = _read(plan)
         begun = [(row, place) for row, place in placed if row.decodes]
         draws = _first_draws(begun, self._scheduler)
-        place = int(starts[-1])
         for decoding in plan.step.slabs:
             draws.append(Draws.following(decoding, place))
             place += len(decoding.lanes)
         scored = self._score([(row, place) for row, place in placed if not row.decodes], hidden)
+        followed = judge(given, hidden, self._head, self._vocabulary)
         drawn = self._draw(draws, hidden)
         self._scheduler.commit(plan)
         self._scheduler.held.start_decoding([row for row, _ in begun])
@@ -95,7 +97,7 @@ class Runner:
         self._counters.prefilled += sum(item.count for item in plan.planned)
         self._advance(draws, drawn)
         fetched = [(rows, Fetch([scores])) for rows, scores in scored]
-        self._launched.append(_Launched([row for row, _ in begun], draws, Fetch(drawn), fetched))
+        self._launched.append(_Launched([row for row, _ in begun], draws, Fetch(drawn), fetched, followed))
 
     def collect(self) -> list[Answer]:
         """Wait for the oldest step under way; answers of the rows that finish with it."""
@@ -107,6 +109,16 @@ class Runner:
                 self._scheduler.held.release(row)
                 seconds = perf_counter() - row.admitted_at
                 answers.extend(row.answers(logprobs=row_scores.copy(), seconds=seconds, first=seconds))
+        for group, told in step.followed:
+            for row in note(group, told.arrays()):
+                self._scheduler.held.release(row)
+                seconds, (found,) = perf_counter() - row.admitted_at, row.followed
+                answers.extend(
+                    row.answers(
+                        tokens=found.best, logprobs=found.logprobs, distributions=found.distributions, seconds=seconds,
+                        first=seconds,
+                    )
+                )  # fmt: skip
         if step.draws:
             now = perf_counter()
             for row in step.begun:
@@ -120,6 +132,8 @@ class Runner:
     def abandon(self) -> list[Row]:
         """Forget the steps under way; frees and returns their rows that no one else knows of."""
         rows = [row for step in self._launched for group, _ in step.scored for row in group]
+        judged = [given for step in self._launched for group, _ in step.followed for given in group]
+        rows += [given.row for given in judged if given.last]
         self._launched.clear()
         for row in rows:
             self._scheduler.held.release(row)
@@ -163,6 +177,22 @@ class Runner:
             start = end
         if slots:
             self._backend.drawn(np.concatenate(slots), tokens[0] if len(tokens) == 1 else torch.cat(tokens))
+
+
+def _read(plan: Plan) -> tuple[list[tuple[Row, int]], list[Given], int]:
+    """Of the prompt tokens of a step: the rows that are complete, with their places among the step's outputs; the given
+    tokens that are judged; and how many outputs these are."""
+    complete: list[tuple[Row, int]] = []
+    given: list[Given] = []
+    place = 0
+    for item, placed in zip(plan.planned, plan.step.segments, strict=True):
+        row, outputs = item.row, placed.segment.outputs
+        if isinstance(row.task, Follow) and outputs:
+            given.append(Given(row, row.task, place, outputs, item.count, last=item.last))
+        elif outputs:
+            complete.append((row, place))
+        place += outputs + placed.segment.tail
+    return complete, given, place
 
 
 def _first_draws(begun: Sequence[tuple[Row, int]], scheduler: Scheduler) -> list[Draws]:

@@ -188,13 +188,14 @@ class Scheduler:
         return room > 0 and (todo <= room or todo > min(LONG_RUN, self.step_tokens) or first)
 
     def _segment(self, item: Planned) -> Segment:
-        work, done = item.work, item.work.done
+        work, done, outputs = item.work, item.work.done, 0
         if isinstance(work, Node):
             above = work.path()[:-1]
             start, tokens, slot = work.start, work.tokens, work.slot
         else:
             above = work.path()
             start, tokens, slot = work.start, work.tokens[work.start :], self.held.slot(work)
+            outputs = min(item.count, max(done + item.count - (work.own - work.outputs), 0))
         dense = [node for node in above if node.dense]
         return Segment(
             tokens=tokens[done : done + item.count],
@@ -204,5 +205,5 @@ class Scheduler:
             short=tuple((node.slot, node.length) for node in above if not node.dense),
             dense_parent=dense[-1] if dense else None,
             labels=work.labels if isinstance(work, Row) and item.last else None,
-            output=item.last,
+            outputs=outputs,
         )

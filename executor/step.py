@@ -25,7 +25,7 @@ class Segment:
 
     position, slot: of the first token. past: tokens of the same run before it, stored just before `slot`.
     short: (slot, length) of short shared runs right above, outermost first. dense_parent: the deepest dense run above.
-    labels: a label tree fed after the last token. output: whether the last token's hidden state is wanted.
+    labels: a label tree fed after the last token. outputs: how many last tokens' hidden states are wanted.
     """
 
     tokens: Tokens
@@ -35,7 +35,7 @@ class Segment:
     short: tuple[tuple[int, int], ...]
     dense_parent: Node | None
     labels: LabelTree | None = None
-    output: bool = False
+    outputs: int = 0
 
     @property
     def count(self) -> int:
@@ -86,8 +86,8 @@ class SlabPart:
 class Step:
     """A packed step: all arrays int64 [tokens], each token's id, position in its text, and the slot it fills.
 
-    outputs: places of the tokens whose hidden states are wanted: one per output segment in order, each followed by its
-    label tokens, then decoding rows.
+    outputs: places of the tokens whose hidden states are wanted: those of segments in order, each segment's followed by
+    its label tokens, then decoding rows.
     """
 
     ids: NDArray[np.int64]
@@ -117,8 +117,8 @@ class StepBuilder:
         if labels is not None and tail:
             end = segment.position + count - 1
             self._pack(labels.tokens, end + labels.depths, segment.slot + count + np.arange(tail))
-        if segment.output:
-            self._outputs.append(place + count - 1 + np.arange(1 + tail))
+        if segment.outputs:
+            self._outputs.append(place + count - segment.outputs + np.arange(segment.outputs + tail))
         self._segments.append(PlacedSegment(segment, place))
 
     def add_slab(self, slab: Slab, lanes: NDArray[np.int64], guesses: Guesses | None = None) -> None:

@@ -70,6 +70,11 @@ class Evidence(Protocol):
         before; the end counts as one. None where the reference has no answer. Both calls generate, greedily, on one
         model."""
 
+    def divergence(self, reference: CallExec, candidate: CallExec, sample: Sample, rows: int) -> float | None:
+        """Kullback-Leibler divergence of the candidate's distribution from the reference's, in nats, on rows that both
+        have answered: of free text the mean over the reference's tokens, given those before; else over answers, of the
+        distributions over labels. None where the two do not choose among the same things."""
+
     def keep(self, call: CallExec, instead: CallExec, sample: Sample) -> None:
         """Answer the sample's rows with what `call` said to them where the run asks `instead`."""
 

@@ -11,11 +11,12 @@ The files, tokenizer, chat template and prompts are those of the tiny model; onl
 
 The label chosen has the probability 0.75, the others share the rest. The model `other` is in doubt where the text says
 perhaps: it takes the last label, at 0.6. In another precision than fp32 every model is so where it says roughly, and
-says it Roughly. Where an answer has been begun, it goes on from there.
+says it Roughly. Where an answer has been begun, it goes on from there; so it judges one that is given.
 """
 
 import re
 from collections.abc import Generator, Iterable
+from dataclasses import replace
 from hashlib import blake2b
 from math import log
 from pathlib import Path
@@ -28,7 +29,7 @@ from dql.executor.engine import Engine
 from dql.executor.options import Counters, EngineOptions, Pace
 from dql.executor.placed import options_for
 from dql.executor.progress import Tracker
-from dql.executor.requests import Answer, Failure, Generate, Request, Score, Tokens
+from dql.executor.requests import Answer, Failure, Follow, Generate, Request, Score, Tokens
 from dql.executor.rows import refusal
 from dql.executor.runtime import Runtime
 from dql.history import History, RunRecord
@@ -82,6 +83,9 @@ class FakeEngine(Engine):
                 overdue = Failure("timeout", f"no answer within {row_timeout:g} s", retryable=True)
                 yield answer(request.id, prompt_tokens=len(request.tokens), failure=overdue)
                 continue
+            if isinstance(request.task, Follow):
+                yield self._follow(request, request.task, messages)
+                continue
             does = self._generate if isinstance(request.task, Generate) else self._score
             yield does(request, messages)
 
@@ -108,6 +112,17 @@ class FakeEngine(Engine):
         scores = np.full(len(cut), log(CHOSEN), np.float32)
         finish = "length" if len(ids) > len(cut) else "stop"
         return Answer(request.id, cut, scores, finish=finish, prompt_tokens=len(request.tokens))
+
+    def _follow(self, request: Request, task: Follow, messages: dict[str, str]) -> Answer:
+        """At every place it ranks the token of its own answer first, whatever was given before."""
+        own = self._generate(replace(request, task=Generate(4096)), messages).tokens.tolist()
+        best = [*own, _END, *([_END] * len(task.tokens))][: len(task.tokens)]
+        size = self._model.shape.vocab_size
+        told = np.full((len(best), size), log((1 - CHOSEN) / (size - 1)), np.float32)
+        told[np.arange(len(best)), best] = log(CHOSEN)
+        given = told[np.arange(len(best)), task.tokens]
+        count, whole = len(request.tokens) + len(best) - 1, told if task.whole else None
+        return Answer(request.id, np.array(best, np.int32), given, prompt_tokens=count, distributions=whole)
 
     def _begun(self, tokens: Tokens) -> int:
         """How many tokens of its answer the model is given."""

@@ -16,7 +16,7 @@ import numpy as np
 
 from dql.executor.engine import Engine
 from dql.executor.options import EngineOptions
-from dql.executor.requests import Generate, Request, Sampling, Score, Task
+from dql.executor.requests import Follow, Generate, Request, Sampling, Score, Task
 from dql.executor.triton_backend import TritonBackend
 from dql.models import open_model
 
@@ -27,7 +27,8 @@ LONG = 10  # tokens from which a run is long, here
 
 
 def requests() -> list[Request]:
-    """Scores, greedy and seeded draws below an instruction, a group's text below that, and two tokens below that."""
+    """Scores, greedy and seeded draws below an instruction, a group's text below that, and two tokens below that; and
+    given tokens judged behind the first of these prompts."""
     draw = np.random.default_rng(5)
 
     def text(length: int) -> list[int]:
@@ -38,7 +39,9 @@ def requests() -> list[Request]:
     prompts += [text(1), text(LONG + 5), text(15)]
     sampling = Sampling(temperature=1.2, top_k=30, top_p=0.9, min_p=0.01, seed=3)
     tasks: list[Task] = [Score(LABELS), Generate(3), Generate(3, sampling=sampling), Generate(4, frozenset(range(90)))]
-    return [Request(i, np.array(prompt, np.int32), tasks[i % 4]) for i, prompt in enumerate(prompts)]
+    found = [Request(i, np.array(prompt, np.int32), tasks[i % 4]) for i, prompt in enumerate(prompts)]
+    given = [Follow(tuple(text(length))) for length in (1, 6, LONG + 5)]
+    return found + [Request(len(found) + i, found[i].tokens, task) for i, task in enumerate(given)]
 
 
 @contextmanager

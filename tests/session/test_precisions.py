@@ -60,7 +60,7 @@ def test_a_precision_is_taken_once_it_is_proven(quick: FakeSession) -> None:
     assert "the run tests bf16 against fp32 on 78 random rows or more" in text and quick.asked == []
     text = plan(quick, f"EXPLAIN ANALYZE {QUERY}")
     assert "bf16 weights" in text and "bf16 agrees with fp32 on 78 of 78 random rows, at least 0.95" in text
-    assert "at 95 %; fp32 differs from itself in another batch on 0 of 64" in text
+    assert "at 95 %; fp32 differs from itself in another batch on 0 of 64; KL divergence 0 nats per answer" in text
     before = len(quick.asked)
     assert quick.query(QUERY).arrow()["f"].to_pylist() == [True] * ROWS
     assert len(quick.asked) - before == ROWS
@@ -153,6 +153,8 @@ def test_free_text_is_compared_token_by_token_where_that_is_asked_for(quick: Fak
     assert "fp32 weights" in plan(quick, f"EXPLAIN ANALYZE {text} >= 0.95")
     explained = plan(quick, f"EXPLAIN ANALYZE {text} token >= 0.95")
     assert "bf16 weights" in explained and re.search(r"bf16 ranks 0\.9[789]\d* of fp32's tokens first", explained)
+    assert (found := re.search(r"KL divergence (0\.\d+) nats per token", explained)) and 0 < float(found[1]) < 1
+    assert found[0] in plan(quick, f"EXPLAIN {text} token >= 0.95")  # kept with the certificate
     both = plan(quick, f"EXPLAIN ANALYZE {text} token >= 0.95, quality >= 0.6")
     assert "bf16 weights" in both and "bf16 agrees with fp32 on" in both
     assert "fp32 weights" in plan(quick, f"EXPLAIN ANALYZE {text} token >= 0.95, quality >= 0.9")
