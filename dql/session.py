@@ -18,6 +18,7 @@ from dql.grammar import ast
 from dql.grammar.parser import parse
 from dql.history import History
 from dql.machine import Machine
+from dql.models.drafts import check_draft
 from dql.models.registry import Registry
 from dql.names import Names
 from dql.planner.calls import SIGNATURES
@@ -227,6 +228,14 @@ class Session:
             error.span = error.span or (ref.span if ref.span != (0, 0) else None)
             raise
         return ref.name
+
+    def check_draft(self, model: str, draft: str) -> None:
+        """Raises UnsupportedError where one model cannot guess ahead for another; both are known by name.
+
+        A model that is yet to be fetched is looked at when the run has it.
+        """
+        if all(self.registry.installed(name) for name in (model, draft)):
+            check_draft(self.registry.resolve(model), self.registry.resolve(draft))
 
     def forget(self, model: str) -> None:
         """Drop what is loaded of a model whose name changed its meaning."""

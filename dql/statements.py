@@ -104,6 +104,7 @@ def plan(query: ast.Query, call: Call) -> Planned:
     env = Environment(
         catalog=session.catalog,
         check_model=session.check_model,
+        check_draft=session.check_draft,
         model=session.model,
         params=call.params,
         settings={**session.settings_in_force, **contract.pinned},

@@ -8,14 +8,14 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from dql.errors import ExecutionError, UnsupportedError
+from dql.errors import ExecutionError
 from dql.executor.answers import Reader, answer
 from dql.executor.context import FIRST_CALLS, Context
 from dql.executor.inquiry import Inquiry, Question, ask
 from dql.executor.prepare import Prepared, Preparer, Prompted
 from dql.executor.rejected import Rejected
 from dql.executor.requests import Answer, Failure, Generate, Sampling, Score, Task
-from dql.models import Model
+from dql.models.drafts import check_draft
 from dql.planner.measured import Measured
 from dql.planner.physical import CallExec
 from dql.prompts import CompiledPrompt
@@ -213,20 +213,3 @@ def task_of(call: CallExec, prompt: CompiledPrompt) -> Task:
     d = call.decoding
     sampling = Sampling(d.temperature, d.top_k, d.top_p, d.min_p, d.seed)
     return Generate(d.max_tokens, prompt.stop_ids, d.stop, sampling)
-
-
-def check_draft(model: Model, draft: Model) -> None:
-    """Raises UnsupportedError where the draft's tokens are not the model's."""
-    if draft.shape.causal and _written(draft) == _written(model):
-        return
-    raise UnsupportedError(
-        f"{draft.name} cannot draft for {model.name}: their vocabularies differ",
-        hint="a draft is a smaller model of the same family, such as Qwen3 0.6B for Qwen3 8B; or leave DRAFT out",
-    )
-
-
-def _written(model: Model) -> list[str]:
-    """Tokens by id as they are written, without the gaps that vocabularies are filled up with."""
-    pieces = model.tokenizer.vocabulary.pieces
-    end = next((count for count in range(len(pieces), 0, -1) if pieces[count - 1]), 0)
-    return pieces[:end]

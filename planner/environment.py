@@ -47,11 +47,13 @@ class Environment:
 
     model: the one that calls run on: the session's default, or what USING names; cascade: models that are asked first
     where a call has labels to be sure of; alternatives: models that may take its place; draft: one that guesses ahead
-    for it. check_model turns a model as written into its registered name, or raises BindError.
+    for it. check_model turns a model as written into its registered name, or raises BindError. check_draft raises
+    UnsupportedError where the second of two names cannot guess ahead for the first, as far as their files are here.
     """
 
     catalog: Catalog
     check_model: Callable[[ast.ModelRef], str]
+    check_draft: Callable[[str, str], None]
     model: str
     cascade: tuple[str, ...] = ()
     alternatives: tuple[str, ...] = ()

@@ -1,6 +1,6 @@
 """USING → the models that the calls of a query run on."""
 
-from dql.errors import BindError, UnsupportedError
+from dql.errors import BindError, DqlError, UnsupportedError
 from dql.grammar import ast
 from dql.planner.environment import Environment
 
@@ -44,7 +44,13 @@ def _draft(model: ast.SingleModel, env: Environment) -> str | None:
     if model.draft is None:
         return None
     name = env.check_model(model.draft)
-    if name == env.check_model(model.model):
+    drafted = env.check_model(model.model)
+    if name == drafted:
         hint = "name a smaller model with the same vocabulary, or leave DRAFT out"
         raise BindError(f"{name} cannot guess ahead for itself", span=model.draft.span, hint=hint)
+    try:
+        env.check_draft(drafted, name)
+    except DqlError as error:
+        error.span = error.span or model.draft.span
+        raise
     return name

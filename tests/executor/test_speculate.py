@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from dql.errors import UnsupportedError
 from dql.executor import engine as engine_module
-from dql.executor.call import check_draft
 from dql.executor.draft import DraftModel
 from dql.executor.engine import Engine
 from dql.executor.options import EngineOptions
@@ -23,6 +22,7 @@ from dql.executor.slab import Lanes, Slab
 from dql.executor.speculate import MOST, Matrix, Speculation
 from dql.executor.step import Step
 from dql.models import Model, open_model
+from dql.models.drafts import check_draft
 from dql.models.tokenizer import Tokenizer
 from tests.models.tiny import TinySizes, tiny_model
 

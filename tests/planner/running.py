@@ -20,7 +20,12 @@ def planned(session: FakeSession, text: str, rules: Sequence[Rule]) -> Planned:
     """The plan of a query under these rules alone."""
     (statement,) = parse(text)
     query = statement.query if isinstance(statement, ast.QueryStatement) else ast.Query(ast.Island(text))
-    env = Environment(catalog=session.catalog, check_model=session.check_model, model=session.model)
+    env = Environment(
+        catalog=session.catalog,
+        check_model=session.check_model,
+        check_draft=session.check_draft,
+        model=session.model,
+    )
     return plan_query(bind(query, env), Contract(), env, tuple(rules))
 
 
