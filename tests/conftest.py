@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.fake_session import FakeSession
-from tests.models.tiny import tiny_model
+if TYPE_CHECKING:  # a GPU image lacks what they import, and the tests marked gpu need neither
+    from tests.fake_session import FakeSession
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -16,12 +17,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.fixture(scope="session")
 def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny model's GGUF."""
+    from tests.models.tiny import tiny_model
+
     return tiny_model(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture
-def session(tmp_path: Path, model_file: Path) -> Iterator[FakeSession]:
+def session(tmp_path: Path, model_file: Path) -> "Iterator[FakeSession]":
     """A session of its own for one test, with a second model named `other`."""
+    from tests.fake_session import FakeSession
+
     with FakeSession(tmp_path / "home", model_file) as session:
         session.query(f"CREATE MODEL other FROM '{model_file}'")
         yield session

@@ -38,3 +38,28 @@ def test_the_tiny_model_runs_without_the_rest_of_the_dependencies(model_file: Pa
         [sys.executable, "-W", "error", "-c", PROGRAM, str(model_file)], cwd=ROOT, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
+
+
+GPU_IMAGE = """
+import sys
+
+class Blocked:
+    NAMES = {"duckdb", "polars", "lark", "gguf", "llguidance", "platformdirs", "prompt_toolkit", "wcwidth"}
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in self.NAMES:
+            raise ModuleNotFoundError(f"{name} is not installed here", name=name)
+
+sys.meta_path.insert(0, Blocked())
+import pytest
+import benchmarks.engine, benchmarks.kernels
+
+tests = ["tests/kernels", "tests/executor/test_triton_engine.py", "tests/executor/test_encoder.py"]
+sys.exit(pytest.main(["--collect-only", "-q", "-m", "gpu", "-p", "no:cacheprovider", *tests]))
+"""
+
+
+@pytest.mark.slow
+def test_what_a_gpu_image_runs_asks_for_nothing_that_it_lacks() -> None:
+    done = subprocess.run([sys.executable, "-c", GPU_IMAGE], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    assert "test_a_gpu_is_measured" in done.stdout

@@ -10,17 +10,18 @@ import numpy as np
 import pytest
 import torch
 
+from dql.executor.calibrate_gpu import GpuGrid, measure
 from dql.kernels.language import interpreting, triton
+from dql.models import open_model
+from dql.planner.hardware import hardware_named
 from tests.executor.checkpoints import checkpoint
 from tests.executor.triton_work import Found, answers, requests
 
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture(scope="module", params=["tiny llama", "gemma2"])
-def model(request: pytest.FixtureRequest, model_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    if request.param == "tiny llama":
-        return model_file
+@pytest.fixture(scope="module", params=["llama", "gemma2"])
+def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return checkpoint(tmp_path_factory.mktemp("checkpoint"), request.param).model.path
 
 
@@ -70,3 +71,14 @@ def test_answers_on_a_gpu_are_those_of_the_cpu_within_bf16(model: Path, kv_cache
     for number, (tokens, logprobs, _) in expected.items():
         if not tokens:
             np.testing.assert_allclose(np.exp(found[number][1]), np.exp(logprobs), atol=0.15)
+
+
+@pytest.mark.gpu
+def test_a_gpu_is_measured(model: Path) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    shape = open_model(model, name="tiny", uri="tiny").shape
+    grid = GpuGrid(("fp8", "int8"), (64, 1), (4,), (64,), (16,), ((4, 64),), 1 << 20, 1 << 26, 256, 512, 4, 16, 3, 60.0)
+    found = measure(hardware_named("h100"), shape, grid)
+    assert all(found.measured_for(precision, shape) for precision in ("bf16", "fp8", "int8"))
+    assert found.bandwidth > 1e11 and 0 < found.step_seconds < 0.1
