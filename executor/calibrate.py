@@ -15,16 +15,15 @@ import torch
 from dql.errors import UnsupportedError
 from dql.executor.attention import SharedRun, StepAttention
 from dql.executor.block_pool import Block
+from dql.executor.cold_layers import COLD, ColdLayers, decoder
 from dql.executor.cpu_attention import cpu_attention
 from dql.executor.engine import Engine
-from dql.executor.models.decoder import Decoder, PackedTokens
 from dql.executor.models.head import Head
 from dql.executor.options import EngineOptions
 from dql.executor.quantize import layout
 from dql.executor.requests import Generate, Request, Score
 from dql.executor.slab import Slab
 from dql.executor.step import Segment, StepBuilder
-from dql.executor.weights import dummy_weights
 from dql.kernels.kv_cache import KVCache
 from dql.models.shape import ModelShape
 from dql.planner.hardware import (
@@ -41,8 +40,10 @@ from dql.planner.hardware import (
 Points = list[tuple[float, float, float]]  # size, seconds at the speed of light, seconds measured
 
 BUSY = 1.3  # load a core from which figures are those of a machine that others use
-_COLD = 96 << 20  # bytes of layer weights that no cache holds, as those of a whole model
-_VOCABULARY = 16_384  # rows of the head that are measured
+_VOCABULARY = 16_384  # least rows of the head that are measured
+_SHORT = 16  # tokens of the rows by which a call of attention is measured
+_TELLING = 5  # repeats of a call that tell by how much its seconds vary
+_SWAY = 0.35  # by what share calls take longer now and then where that was not measured
 _READ = 128 << 20  # bytes read to measure bandwidth
 
 
@@ -68,7 +69,7 @@ class Grid:
 
 QUICK = Grid()
 THOROUGH = Grid(
-    tokens=(256, 1, 64, 16, 1024, 4, 128, 512, 8, 32, 2, 2048),
+    tokens=(256, 1, 64, 16, 1024, 4, 128, 512, 8, 32, 2, 48, 24, 96, 2048),
     lossy_tokens=(256, 16, 1, 64, 1024, 4, 128),
     head_rows=(128, 1, 16, 64, 4, 256),
     run_lengths=(64, 16, 256, 512, 32, 128, 8, 1024),
@@ -93,21 +94,23 @@ def measure(
         progress("steps", 0.05)
         step, row, start = _overheads(clock)
         progress("matrix products", 0.15)
-        layers = _layer_seconds(shape, clock, "fp32", grid.tokens, 0.6)
+        cold = ColdLayers(shape)
+        layers = _layer_seconds(cold, clock, grid.tokens, 0.6)
         flops = 2.0 * shape.matmul_parameters / shape.num_layers
         # the unit of all shares: where other shapes were measured before, theirs
         peak = base.peak["fp32"] if known else max(m * flops / s for m, s in layers)
         progress("head", 0.6)
-        head = _head_seconds(shape, clock)
+        head = _head_seconds(shape, cold, clock)
         linear = [(m, _light(m, flops, peak, bandwidth), s) for m, s in layers]
         rows = [(m, _light(m, 2.0 * values * shape.hidden_size, peak, bandwidth), s) for m, values, s in head]
         progress("attention", 0.7)
+        own, call = _own_attention(shape, cold, clock, peak)
         operators = Operators(
             linear=shares(linear, typical.linear),
             head=shares(rows, typical.head),
-            own_attention=shares(_own_attention(shape, clock, peak), typical.own_attention),
-            shared_attention=shares(_shared_attention(shape, clock, peak), typical.shared_attention),
-            decode_attention=shares(_decode_attention(shape, clock, bandwidth), typical.decode_attention),
+            own_attention=shares(own, typical.own_attention),
+            shared_attention=shares(_shared_attention(shape, cold, clock, peak), typical.shared_attention),
+            decode_attention=shares(_decode_attention(shape, cold, clock, bandwidth), typical.decode_attention),
         )
         progress("lower precisions", 0.9)
         lossy = _lossy(base, shape, clock, operators, bandwidth)
@@ -125,6 +128,8 @@ def measure(
         layer_seconds=0.0,
         row_seconds=row,
         start_seconds=start,
+        call_seconds=call,
+        sway=clock.sway,
         source="measured",
         spread=0.5 if busy else 0.15 if grid is QUICK else 0.1,
         load=load,
@@ -158,16 +163,40 @@ class _Clock:
     def __init__(self, grid: Grid) -> None:
         self.grid = grid
         self._began = perf_counter()
+        self._ratios: list[float] = []  # of each timed call to the median of its like
 
     def time(self, work: Callable[[], object]) -> float:
-        """Least seconds of a call: what others do on the machine only ever adds."""
-        grid, times = self.grid, list[float]()
-        # the first call touches fresh memory, so that one is never enough, unless there is no time for a second
-        while not times or (len(times) <= grid.repeats and sum(times) < grid.patience * (6 if len(times) < 2 else 1)):
-            start = perf_counter()
-            work()
-            times.append(perf_counter() - start)
-        return min(times)
+        """Median seconds of a call: what the rest of the machine does to it is part of what it takes."""
+        times = [float(taken) for (taken,) in self._repeated((work,))]
+        usual = float(np.median(times))
+        if len(times) >= _TELLING:
+            self._ratios += [taken / max(usual, 1e-9) for taken in times]
+        return usual
+
+    def extra(self, work: Callable[[], object], base: Callable[[], object]) -> float:
+        """Median seconds that `work` takes beyond `base`, both run in turn."""
+        beyond = [longer - shorter for longer, shorter in self._repeated((work, base))]
+        return max(float(np.median(beyond)), 1e-7)
+
+    @property
+    def sway(self) -> float:
+        """By what share one in twenty calls takes longer than its like."""
+        return max(float(np.percentile(self._ratios, 95)) - 1, 0.0) if self._ratios else _SWAY
+
+    def _repeated(self, works: Sequence[Callable[[], object]]) -> list[list[float]]:
+        """Seconds of these calls, each round one of each. The first round touches fresh memory and does not count,
+        unless there is no time for a second.
+        """
+        grid, rounds, spent = self.grid, list[list[float]](), 0.0
+        while not rounds or (len(rounds) <= grid.repeats and spent < grid.patience * (6 if len(rounds) < 2 else 1)):
+            taken = []
+            for work in works:
+                start = perf_counter()
+                work()
+                taken.append(perf_counter() - start)
+            rounds.append(taken)
+            spent += sum(taken)
+        return rounds[1:] or rounds
 
     def over(self, share: float) -> bool:
         """Whether this share of the seconds is spent."""
@@ -179,42 +208,14 @@ def _bandwidth(clock: _Clock) -> float:
     return _READ / clock.time(values.sum)
 
 
-def _decoder(shape: ModelShape, precision: str = "fp32") -> Decoder:
-    """A decoder of random weights, laid out as a loaded one is. Raises UnsupportedError."""
-    weights = dummy_weights(shape)
-    return Decoder(shape, weights, context=4096, layout=layout(precision, torch.device("cpu")))
-
-
-def _layer_seconds(
-    shape: ModelShape, clock: _Clock, precision: str, sizes: Sequence[int], share: float
-) -> list[tuple[int, float]]:
-    """(tokens, seconds of a layer without attention), until `share` of the time is spent. Few tokens run over weights
-    that no cache holds.
-    """
-    layer_bytes = 4 * shape.matmul_parameters // shape.num_layers
-    cold = min(shape.num_layers, max(1, -(-_COLD // layer_bytes)))
-    few, many = (cold if any(tokens < 64 for tokens in sizes) else 0), min(cold, 2)
-    decoders = {n: _decoder(replace(shape, num_layers=n, vocab_size=256), precision) for n in {few, many} - {0}}
+def _layer_seconds(layers: ColdLayers, clock: _Clock, sizes: Sequence[int], share: float) -> list[tuple[int, float]]:
+    """(tokens, seconds of a layer without attention), until `share` of the time is spent."""
     found: list[tuple[int, float]] = []
     for tokens in sizes:
-        layers = few if tokens < 64 else many
-        found.append((tokens, _forward_seconds(decoders[layers], tokens, clock) / layers))
+        found.append((tokens, layers.seconds(tokens, clock)))
         if clock.over(share):
             break
     return found
-
-
-def _forward_seconds(decoder: Decoder, tokens: int, clock: _Clock) -> float:
-    shape = decoder.shape
-    at = torch.arange(tokens)
-    packed = PackedTokens(at % shape.vocab_size, at % 4096, at, at)
-    cache = KVCache.allocate(tokens, shape.num_kv_heads, shape.head_dim, torch.float32, "cpu")
-    caches = [cache] * shape.num_layers
-
-    def attention(q: torch.Tensor, cache: KVCache, *, window: int | None) -> torch.Tensor:
-        return q.flatten(1)
-
-    return clock.time(lambda: decoder.forward(packed, caches, attention))
 
 
 def _lossy(
@@ -225,7 +226,7 @@ def _lossy(
     found = {}
     for weights in (precision for precision in base.peak if precision != "fp32"):
         try:
-            layers = _layer_seconds(shape, clock, weights, clock.grid.lossy_tokens, 1.1)
+            layers = _layer_seconds(ColdLayers(shape, weights), clock, clock.grid.lossy_tokens, 1.1)
         except UnsupportedError:
             continue
         measured = base.source == "measured"
@@ -236,15 +237,13 @@ def _lossy(
     return found
 
 
-def _head_seconds(shape: ModelShape, clock: _Clock) -> list[tuple[int, int, float]]:
+def _head_seconds(shape: ModelShape, cold: ColdLayers, clock: _Clock) -> list[tuple[int, int, float]]:
     """(rows, vocabulary rows, seconds of the best token of each row)."""
-    rows = min(shape.vocab_size, _VOCABULARY)
+    rows = min(shape.vocab_size, max(_VOCABULARY, COLD // (4 * shape.hidden_size)))
     head = Head(torch.randn(rows, shape.hidden_size), shape.logit_softcap, layout("fp32", torch.device("cpu")))
-    hidden = torch.randn(max(clock.grid.head_rows), shape.hidden_size)
     found: list[tuple[int, int, float]] = []
     for count in clock.grid.head_rows:
-        part = hidden[:count]
-        found.append((count, rows, clock.time(lambda part=part: head.best(part))))  # type: ignore[misc]
+        found.append((count, rows, cold.head(head, count, clock)))
         if clock.over(0.7):
             break
     return found
@@ -253,43 +252,50 @@ def _head_seconds(shape: ModelShape, clock: _Clock) -> list[tuple[int, int, floa
 # ---- attention, through the engine's own steps -------------------------------------------------------------------
 
 
-def _own_attention(shape: ModelShape, clock: _Clock, peak: float) -> Points:
+def _own_attention(shape: ModelShape, cold: ColdLayers, clock: _Clock, peak: float) -> tuple[Points, float]:
+    """Seconds of many rows by their length, and of a call beside that, which few rows feel."""
+    alone = cold.attention(_rows_of(1, _SHORT, shape), _SHORT, _SHORT, clock)
+    together = _attention_seconds(shape, _rows_of(64, _SHORT, shape), 64 * _SHORT, 64 * _SHORT, clock)
+    call = max(alone - together / 64, 0.0)
     points: Points = []
     for length in clock.grid.run_lengths:
         rows = max(1, 1024 // length)
-        builder = StepBuilder()
-        ids = np.zeros(length, np.int32)
-        for row in range(rows):
-            builder.add_segment(Segment(ids, 0, row * length, 0, (), None))
-        seconds = _attention_seconds(shape, cpu_attention(builder.build(), shape), rows * length, rows * length, clock)
+        seconds = _attention_seconds(shape, _rows_of(rows, length, shape), rows * length, rows * length, clock)
         flops = 4.0 * shape.query_size * rows * length * (length + 1) / 2
         points.append((length, flops / peak, seconds))
         if clock.over(0.8):
             break
-    return points
+    return points, call
 
 
-def _shared_attention(shape: ModelShape, clock: _Clock, peak: float) -> Points:
+def _rows_of(rows: int, length: int, shape: ModelShape) -> StepAttention:
+    builder, ids = StepBuilder(), np.zeros(length, np.int32)
+    for row in range(rows):
+        builder.add_segment(Segment(ids, 0, row * length, 0, (), None))
+    return cpu_attention(builder.build(), shape)
+
+
+def _shared_attention(shape: ModelShape, cold: ColdLayers, clock: _Clock, peak: float) -> Points:
     points: Points = []
     keys = 256
     for queries in clock.grid.queries:
         run = SharedRun(slice(0, queries), 0, keys, final=True)
         attention = StepAttention([], [], [], [run], shape.attention_scale, shape.attention_softcap)
-        seconds = _attention_seconds(shape, attention, queries, keys, clock)
+        seconds = cold.attention(attention, queries, keys, clock)
         points.append((queries, 4.0 * shape.query_size * queries * keys / peak, seconds))
         if clock.over(0.9):
             break
     return points
 
 
-def _decode_attention(shape: ModelShape, clock: _Clock, bandwidth: float) -> Points:
+def _decode_attention(shape: ModelShape, cold: ColdLayers, clock: _Clock, bandwidth: float) -> Points:
     points: Points = []
     for lanes, context in clock.grid.lanes:
         slab = Slab(Block(0, lanes * context), lanes, context)
         slab.filled[:] = context - 1
         builder = StepBuilder()
         builder.add_slab(slab, np.arange(lanes))
-        seconds = _attention_seconds(shape, cpu_attention(builder.build(), shape), lanes, lanes * context, clock)
+        seconds = cold.attention(cpu_attention(builder.build(), shape), lanes, lanes * context, clock)
         points.append(
             (lanes * context, lanes * context * shape.kv_bytes_per_token(4) / shape.num_layers / bandwidth, seconds)
         )
@@ -327,7 +333,7 @@ TINY = ModelShape(
 
 def _overheads(clock: _Clock) -> tuple[float, float, float]:
     """Seconds of a step, of a decoding row in a step, and of a row's start and end, on a model that costs nothing."""
-    engine = Engine(_decoder(TINY), EngineOptions(kv_bytes=64 << 20, max_rows=128))
+    engine = Engine(decoder(TINY), EngineOptions(kv_bytes=64 << 20, max_rows=128))
     steps, rows = 48, 128
     alone = _run_seconds(engine, 1, Generate(steps), clock) / steps
     together = _run_seconds(engine, rows, Generate(steps), clock)

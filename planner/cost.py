@@ -9,12 +9,6 @@ from dql.planner.simulate import PERCENTILES, Played
 from dql.planner.workload import Workload
 
 _UNSURE = 0.35  # half-width of seconds that free text of unknown length adds, as a share
-_SWAY = 0.35
-"""What the latest rows of a run here take more than played, as a share.
-
-A job's seconds even out what others do on the machine and what guessed tokens cost before they pay; the row that is the
-last of twenty does not. Measured over played p95 of six runs on two cores: 1.1 to 1.43.
-"""
 _SAMPLED, _GUESSED = 0.1, 1.0  # that a sample's counts add, and guesses of what earlier inference lets through
 Percentiles = Sequence[float]
 
@@ -109,7 +103,7 @@ def cost(played: Played, work: Workload, hardware: Hardware, devices: int, memor
         prefilled=work.prefilled,
         reused=max(0.0, work.rows * (work.shared + work.mean_own) - work.prefilled) if total else 0.0,
         decoded=work.distinct * work.mean_output,
-        sway=_SWAY if hardware.source == "measured" else 0.0,
+        sway=hardware.sway,
     )
 
 

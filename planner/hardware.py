@@ -25,7 +25,7 @@ Floats = NDArray[np.float64]
 Kind = Literal["cpu", "cuda"]
 Progress = Callable[[str, float], None]  # what is measured now, share done
 
-FORMAT = 2  # of the files; those of another are measured anew
+FORMAT = 3  # of the files; those of another are measured anew
 BYTES_PER_VALUE = {"fp32": 4.0, "bf16": 2.0, "fp8": 1.0, "int8": 1.0, "int4": 0.5625}  # int4: with its group scales
 _NAME = re.compile(r"([a-z][a-z0-9-]*?)(?::(\d+))?", re.IGNORECASE)
 _MEMINFO = Path("/proc/meminfo")
@@ -75,9 +75,11 @@ class Hardware:
 
     memory: bytes of each device. bandwidth: bytes per second. peak: operations per second by precision. operators: by
     precision, and by 'precision shape' where that model's shape was measured. Seconds: step_seconds for each step,
-    layer_seconds for each layer of a step, row_seconds for each decoding row of a step, start_seconds for each row.
+    layer_seconds for each layer of a step, row_seconds for each decoding row of a step, start_seconds for each row,
+    call_seconds for each call of attention over prompts in a layer.
     all_reduce: bytes → seconds between two devices or more. price: USD per device-hour, None where nobody said.
     spread: half-width of a prediction's interval as a share of it. load: processes a core while it was measured.
+    sway: by what share one step in twenty took longer than its like.
     """
 
     name: str
@@ -92,12 +94,14 @@ class Hardware:
     layer_seconds: float = 0.0
     row_seconds: float = 0.0
     start_seconds: float = 0.0
+    call_seconds: float = 0.0
     tokenize: float = 1e6
     all_reduce: Curve = Curve(((1.0, 0.0),))
     price: float | None = None
     source: Literal["measured", "datasheet"] = "datasheet"
     spread: float = 0.3
     load: float = 0.0
+    sway: float = 0.0
     versions: Mapping[str, str] = field(default_factory=dict)
     notes: str = ""
 

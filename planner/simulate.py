@@ -208,4 +208,5 @@ def steps_of(
         decode_keys=keys * (1 + guessed / np.maximum(decoding, 1)),
         decoding=decoding,
         started=started,
+        calls=work.attention_calls(prompt, started),
     )

@@ -23,7 +23,8 @@ class Steps:
     tokens: packed into the step. outputs: tokens whose last hidden state is wanted. head_rows: rows through the whole
     LM head; label_rows: rows through `labels` of it. Pairs of a token and a key it attends to, by where the key lies:
     own_pairs with runs of `run` new tokens, shared_pairs in dense runs, decode_keys in the lanes of decoding rows.
-    decoding: rows that decode. started: rows whose prompts end.
+    decoding: rows that decode. started: rows whose prompts end. calls: of attention over prompts, one for rows of about
+    the same length.
     """
 
     tokens: Floats
@@ -36,6 +37,7 @@ class Steps:
     decode_keys: Floats = field(default_factory=zero)
     decoding: Floats = field(default_factory=zero)
     started: Floats = field(default_factory=zero)
+    calls: Floats = field(default_factory=zero)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +88,7 @@ class StepModel:
         own = steps.own_pairs * pair / peak / operators.own_attention(steps.run)
         shared = steps.shared_pairs * pair / peak / operators.shared_attention(steps.tokens)
         light = np.maximum(steps.decode_keys * key_bytes / self.hardware.bandwidth, steps.decode_keys * pair / peak)
+        own = own + self.hardware.call_seconds * steps.calls
         found: Floats = own + shared + light / operators.decode_attention(steps.decode_keys)
         return found
 

@@ -13,6 +13,9 @@ from dql.planner.statistics import CallStatistics
 
 DENSE_ROWS, DENSE_TOKENS = 8, 32  # from so many rows over so many tokens the engine reads a shared run in one product
 
+LONG_ROW = 256  # tokens of a prompt from which its attention is a call of its own
+_ALIKE = 1.25  # longest over shortest prompt of a call
+
 
 @dataclass(frozen=True, slots=True)
 class Workload:
@@ -73,6 +76,18 @@ class Workload:
         """Tokens guessed in steps with so many decoding rows, of a run where `lanes` decode at once."""
         found: Floats = decoding * self.guesses * (bool(self.turns) | pays(lanes, kind))
         return found
+
+    def attention_calls(self, prompt: Floats, started: Floats) -> Floats:
+        """Calls of attention in steps that read `prompt` prompt tokens and end `started` prompts: one for rows of about
+        the same length, and one for each long row.
+        """
+        own, groups, shortest = sorted(self.own), 0, 0.0
+        for length in own:
+            if length > _ALIKE * shortest and length <= LONG_ROW:
+                groups, shortest = groups + 1, length
+        long = sum(length > LONG_ROW for length in own) / len(own)
+        found = np.minimum(started, groups) + started * long
+        return np.where(prompt > 0, np.maximum(found, 1.0), 0.0)
 
     @property
     def prefilled(self) -> float:

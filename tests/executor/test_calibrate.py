@@ -20,6 +20,7 @@ def test_every_operator_is_measured() -> None:
         assert found.measured_for(precision, SHAPE) and found.peak[precision] > 0
     assert found.source == "measured" and found.measured_for("fp32", SHAPE) and from_json(found.to_json()) == found
     assert found.peak["fp32"] > 0 and found.bandwidth > 0 and found.step_seconds > 0 and found.start_seconds > 0
+    assert found.call_seconds >= 0 and found.sway >= 0
     operators = found.operators_for("fp32", SHAPE)
     for curve in (getattr(operators, name) for name in operators.__slots__):
         assert list(curve.points) == sorted(curve.points) and all(share > 0 for _, share in curve.points)

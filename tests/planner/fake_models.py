@@ -45,5 +45,6 @@ def small_cpu(price: float | None = None) -> Hardware:
         price=price,
         source="measured",
         spread=0.1,
+        sway=0.35,
         notes="fake",
     )

@@ -146,3 +146,10 @@ def test_what_a_template_gained_counts_where_tokens_are_guessed() -> None:
         model = StepModel(CPU, SMALL, Placement(max_rows=rows, step_tokens=256))
         before, after = simulate(model, work).seconds, simulate(model, learnt).seconds
         assert after < before if quicker else after == before
+
+
+def test_rows_of_one_length_share_a_call_of_attention() -> None:
+    """Prompts of many lengths take a call for each, long ones one a row, and a step without prompts none."""
+    prompt, started = np.array([0.0, 20.0, 800.0]), np.array([0.0, 1.0, 40.0])
+    for own, calls in (((20.0,), [0, 1, 1]), ((10.0, 20.0, 40.0), [0, 1, 3]), ((400.0,), [0, 1, 40])):
+        assert Workload(40, 40, 0, own).attention_calls(prompt, started).tolist() == calls
