@@ -43,7 +43,7 @@ BUSY = 1.3  # load a core from which figures are those of a machine that others 
 _VOCABULARY = 16_384  # least rows of the head that are measured
 _SHORT = 16  # tokens of the rows by which a call of attention is measured
 _TELLING = 5  # repeats of a call that tell by how much its seconds vary
-_SWAY = 0.35  # by what share calls take longer now and then where that was not measured
+SWAY = 0.35  # by what share calls take longer now and then where that was not measured
 _READ = 128 << 20  # bytes read to measure bandwidth
 
 
@@ -181,7 +181,7 @@ class _Clock:
     @property
     def sway(self) -> float:
         """By what share one in twenty calls takes longer than its like."""
-        return max(float(np.percentile(self._ratios, 95)) - 1, 0.0) if self._ratios else _SWAY
+        return max(float(np.percentile(self._ratios, 95)) - 1, 0.0) if self._ratios else SWAY
 
     def _repeated(self, works: Sequence[Callable[[], object]]) -> list[list[float]]:
         """Seconds of these calls, each round one of each. The first round touches fresh memory and does not count,

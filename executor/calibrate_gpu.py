@@ -15,7 +15,7 @@ import torch
 
 from dql.errors import UnsupportedError
 from dql.executor.block_pool import Block
-from dql.executor.calibrate import TINY, shares
+from dql.executor.calibrate import SWAY, TINY, shares
 from dql.executor.decode_graphs import recorder
 from dql.executor.engine import Engine
 from dql.executor.models.decoder import Decoder, PackedTokens
@@ -151,6 +151,7 @@ def measure(
         layer_seconds=0.0,
         row_seconds=row,
         start_seconds=start,
+        sway=SWAY,
         source="measured",
         spread=0.15 if grid is QUICK else 0.1,
         notes=f"{'quick profile' if grid is QUICK else 'dql calibrate'}, on the device; peaks are the datasheet's",
