@@ -14,12 +14,12 @@ import torch
 from dql.kernels.fused_cpu import wide_products
 
 _SCORES = 3 << 18  # of a block: 3 MB, about what two cores hold next to them
-_LEAST = 1 << 16  # scores of a key head below which the fused kernel is as fast
+_LEAST_ROWS, _LEAST_KEYS = 256, 256  # below which the fused kernel is as fast
 
 
 def products_pay(rows: int, keys: int) -> bool:
     """Whether `rows` queries of a key head over so many keys are faster as products than by the fused kernel."""
-    return rows * keys >= _LEAST and wide_products()
+    return rows >= _LEAST_ROWS and keys >= _LEAST_KEYS and wide_products()
 
 
 def join_shared(
