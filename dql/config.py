@@ -66,6 +66,10 @@ class Config:
         return self.home / "certificates"
 
     @property
+    def unfinished_dir(self) -> Path:
+        return self.home / "unfinished"
+
+    @property
     def history_file(self) -> Path:
         return user_state_path("dql") / "history"
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from dql import describing, explaining
+from dql import __version__, describing, explaining
 from dql.catalog import quote_name, quote_path
 from dql.errors import BindError, DqlError, UnsupportedError, name_hint, nearest
 from dql.estimate import Estimate, estimate
@@ -150,6 +150,8 @@ def begin(planned: Planned, call: Call) -> "tuple[Run, Estimate]":
     run = call.session.runtime.start(query, policy, call.params, call.progress)
     if found.evidence is not None:
         found.evidence.teach(run.context)
+    runtime, folder = call.session.runtime, call.session.config.unfinished_dir
+    run.resume(runtime.unfinished(folder, query, call.params, __version__))
     if (budget := contract.bound("budget")) is not None:
         run.context.token_budget = budget.value
     if found.choice is not None:

@@ -2,7 +2,7 @@
 
 import threading
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Protocol
@@ -63,12 +63,16 @@ class Context:
     rows: int = 0
     measured: dict[str, Measured] = field(default_factory=dict)
     adviser: Adviser | None = None
+    recall: Callable[[Asked], Mapping[bytes, Answer]] = lambda asked: {}  # what an earlier run that stopped answered
     token_budget: float | None = None
     spent: bool = False  # the budget is: rows that did not finish stay out
 
     def memo(self, model: str, placement: Placement, task: Task) -> dict[bytes, Answer]:
         """Answers of this query by prompt, for all calls that ask the same in the same way."""
-        return self.memos.setdefault(asked_as(model, placement, task), {})
+        asked = asked_as(model, placement, task)
+        if asked not in self.memos:
+            self.memos[asked] = dict(self.recall(asked))
+        return self.memos[asked]
 
     def instead(self, out: str, model: str, placement: Placement, task: Task) -> Mapping[bytes, Answer]:
         """Answers by prompt that the call with the column `out`, and no other, takes from a better one."""

@@ -5,7 +5,8 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import pyarrow as pa
 
@@ -21,6 +22,7 @@ from dql.executor.progress import Progress, Tracker
 from dql.executor.rejected import Rejected, batches
 from dql.executor.sink import AtomicFile, check_columns, checked_options, file_format
 from dql.executor.stats import Stats
+from dql.executor.unfinished import Memo, Unfinished, name_of
 from dql.executor.windows import out_of_memory
 from dql.models import Model
 from dql.models.fetch import PullProgress
@@ -29,7 +31,7 @@ from dql.models.shape import ModelShape
 from dql.planner.explain_cost import Promise
 from dql.planner.hardware import Hardware
 from dql.planner.hardware import Progress as Measuring
-from dql.planner.physical import ErrorPolicy, Placement, QueryPlan
+from dql.planner.physical import ErrorPolicy, Placement, QueryPlan, rewritten
 from dql.planner.statistics import infer_nodes
 
 _LOADED = 2  # engines kept where a run needs no more; another takes the place of the one unused longest
@@ -47,18 +49,25 @@ class Run:
     seconds: float = 0.0
     judge: "Callable[[Run], Sequence[Promise]] | None" = None  # what became of each bound
     finished: "Callable[[Run], None] | None" = None  # called once, when the last batch was read or the run stopped
+    unfinished: Unfinished | None = None
+    recalled: Mapping[bytes, Memo] = field(default_factory=dict)  # answers of an earlier run that stopped
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """The rows, in order, under the user's column names; at least one batch."""
         self.started = time.monotonic()
         names = unique(self.plan.names)
         below = execute(self.plan.root, self.context)
+        stopped = False
         try:
             for batch in below:
                 self.rows += batch.num_rows
                 yield pa.RecordBatch.from_arrays(batch.columns, names=names)
+        except (Exception, KeyboardInterrupt):
+            stopped = True
+            raise
         finally:
             below.close()
+            self._keep_answers(stopped or self.context.cancelled.is_set())
             self.context.close()
             self.seconds = time.monotonic() - self.started
             if self.finished is not None:
@@ -67,6 +76,31 @@ class Run:
                 with self.rejects as file:
                     file.write(iter(batches(self.rejected)))
                     file.commit()
+
+    def resume(self, unfinished: Unfinished) -> None:
+        """Take the answers of an earlier run of the statement that stopped; where this one stops, its are kept too."""
+        self.unfinished, self.recalled = unfinished, unfinished.load()
+        context = self.context
+        context.recall = lambda asked: self.recalled.get(name_of(asked), {})
+        for asked, memo in context.memos.items():
+            memo.update({key: found for key, found in context.recall(asked).items() if key not in memo})
+
+    def _keep_answers(self, stopped: bool) -> None:
+        if self.unfinished is None:
+            return
+        if stopped:
+            self.unfinished.keep({**self.recalled, **{name_of(a): memo for a, memo in self.context.memos.items()}})
+        else:
+            self.unfinished.drop()
+
+    def _told(self) -> list[str]:
+        """What the run took from an earlier one, what it changed of its plan, and that its budget stopped it."""
+        count = sum(map(len, self.recalled.values()))
+        said = [f"{count:,} answers are those of an earlier run that stopped"] if count else []
+        said += [change for found in self.context.measured.values() for change in found.changes]
+        if self.context.spent:
+            said.append("the budget is spent: the same statement run again goes on from here")
+        return said
 
     @property
     def interrupted(self) -> bool:
@@ -108,7 +142,7 @@ class Run:
             messages=tuple(self.context.messages()),
             notices=tuple(self.context.tracker.notices),
             promises=() if self.judge is None else tuple(self.judge(self)),
-            changes=tuple(change for found in self.context.measured.values() for change in found.changes),
+            changes=tuple(self._told()),
         )
 
 
@@ -146,6 +180,19 @@ class Runtime:
         rejects = AtomicFile(policy.rejects, file_format(policy.rejects), {}) if policy.rejects is not None else None
         context = Context(self._catalog, models, dict(params), policy, tracker, threading.Event())
         return Run(plan, context, rejects)
+
+    def unfinished(self, folder: Path, plan: QueryPlan, params: Mapping[str, object], version: str) -> Unfinished:
+        """What is kept of runs of this plan, by this version of dql, that stopped."""
+
+        def named() -> object:
+            calls = [call for node in infer_nodes(plan.root) for call in node.calls]
+            places = [replace(c.placement, max_rows=0, step_tokens=0, kv_slots=None) for c in calls]
+            models = sorted({name for c in calls for name in (c.model, c.draft) if name is not None})
+            digests = [self._registry.resolve(name).digest for name in models if self._registry.installed(name)]
+            plain = rewritten(plan, calls=lambda call: replace(call, placement=Placement()))
+            return version, plain, places, digests, sorted(params.items())
+
+        return Unfinished(folder, named)
 
     def evidence(
         self,

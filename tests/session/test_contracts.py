@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from dql.config import Config
@@ -295,3 +296,32 @@ def test_the_machine_is_measured_where_that_pays(
         query += f" WITH latency < {1e3 * room * typical:.3f}ms"
     plan(session, f"EXPLAIN {query}")
     assert len(calls) == measures
+
+
+@pytest.mark.parametrize("target", ["INTO '{path}'", ""])
+def test_a_statement_that_its_budget_stopped_goes_on_where_it_is_run_again(
+    tmp_path: Path, model_file: Path, target: str
+) -> None:
+    tables = {"t": pa.table({"body": [f"text number {i}" for i in range(ROWS)]})}
+    path = tmp_path / "said.parquet"
+    text = f"{GENERATE} WITH max_tokens = 4, BUDGET {target.format(path=path)}"
+    asked: list[int] = []
+
+    def run(budget: str) -> list[object]:
+        with Session(config=Config(home=tmp_path / "home", model=str(model_file))) as session:  # another process
+            result = session.query(text.replace("BUDGET", budget), tables=tables)
+            rows = result.arrow() if not target else pq.read_table(path)
+            asked.append(result.stats().tokens_prefilled + result.stats().tokens_decoded)
+            assert any("run again" in line for line in result.stats().changes) == (rows.num_rows < ROWS)
+            return list(rows.column("said").to_pylist())
+
+    whole = run("budget < 100000 tokens")
+    once = asked[0]
+    parts = [run("budget < 200 tokens")]
+    while len(parts[-1]) < ROWS:
+        parts.append(run("budget < 200 tokens"))
+        assert len(parts[-1]) > len(parts[-2])
+    assert len(parts) > 2 and parts[-1] == whole
+    assert all(part == whole[: len(part)] for part in parts)
+    assert max(asked[1:]) <= 200 and sum(asked[1:]) <= once * 1.5  # what all prompts begin with is computed anew
+    assert not list((tmp_path / "home" / "unfinished").glob("*"))
