@@ -238,7 +238,7 @@ def _lossy(
 
 
 def _head_seconds(shape: ModelShape, cold: ColdLayers, clock: _Clock) -> list[tuple[int, int, float]]:
-    """(rows, vocabulary rows, seconds of the best token of each row)."""
+    """(rows, vocabulary rows, seconds of the best token of each row, its log-probability left out)."""
     rows = min(shape.vocab_size, max(_VOCABULARY, COLD // (4 * shape.hidden_size)))
     head = Head(torch.randn(rows, shape.hidden_size), shape.logit_softcap, layout("fp32", torch.device("cpu")))
     found: list[tuple[int, int, float]] = []

@@ -130,11 +130,15 @@ class CallRunner:
         for i, key in enumerate(prompted.keys):
             if (failure := batch.failures.get(i)) is not None:
                 give(i, answer(i, failure=Failure(failure.kind, failure.message)))
-            elif (known := instead.get(key) or memo.get(key)) is not None:
+            elif (known := instead.get(key) or memo.get(key)) is not None and self._suffices(known):
                 give(i, known)
             else:
                 row = int(inquiry.rows[members[i][0]])
                 inquiry.questions.append(Question(row, batch.row(i), task, partial(give, i), kept, key))
+
+    def _suffices(self, known: Answer) -> bool:
+        """Whether an answer that was given before has all that this call reads."""
+        return not self.call.details or not np.isnan(known.logprobs).any()
 
     def _calibrated(self, answers: tuple[Answer, ...]) -> tuple[Answer, ...]:
         """Scores as what the row adds to the answer to nothing: takes out a small model's liking for some labels.

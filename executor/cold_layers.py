@@ -65,7 +65,7 @@ class ColdLayers:
         """Of the best token of each of so many rows, after the layers."""
         caches = self._caches(rows, rows)
         return clock.extra(
-            lambda: head.best(self._forward(rows, caches, _skip)), lambda: self._forward(rows, caches, _skip)
+            lambda: head.token(self._forward(rows, caches, _skip)), lambda: self._forward(rows, caches, _skip)
         )
 
     def _forward(self, tokens: int, caches: list[KVCache], attention: Attention) -> torch.Tensor:

@@ -154,7 +154,7 @@ class DraftModel:
         hidden = self._read(mine, texts, ends)
         guesses = np.zeros((len(mine), most), np.int64)
         for number in range(most):
-            drawn, _ = draw(self._draft.decoder.head, hidden, drawing)
+            drawn, _ = draw(self._draft.decoder.head, hidden, drawing, logprobs=False)
             guesses[:, number] = drawn.cpu().numpy()
             drawing.steps += 1
             if number + 1 < most:

@@ -86,6 +86,7 @@ class Engine:
         deterministic: bool = False,
         prefix: bool = True,
         reuse: bool = True,
+        logprobs: bool = True,
         draft: "Engine | None" = None,
     ) -> Generator[Answer]:
         """Answer requests, pulled a window at a time, as they finish; closing the iterator frees all they hold.
@@ -94,9 +95,10 @@ class Engine:
         cache that the run takes. row_timeout: seconds from a row's admission, after which it fails before its next
         step. deterministic: results are the same to the bit whatever the batch, the order of the rows and the size of
         the steps, on one machine. prefix: what prompts begin with is computed once. reuse: equal requests are answered
-        once. draft: the engine of a small model with the same vocabulary, which guesses ahead where that pays. A
-        request that cannot be answered has an answer with a Failure; nothing that a request holds raises;
-        UnsupportedError where the model's family cannot be run deterministically.
+        once. logprobs: whether generated tokens come with theirs; greedy decoding is cheaper without. draft: the engine
+        of a small model with the same vocabulary, which guesses ahead where that pays. A request that cannot be
+        answered has an answer with a Failure; nothing that a request holds raises; UnsupportedError where the model's
+        family cannot be run deterministically.
         """
         options = replace(
             self.options,
@@ -104,6 +106,7 @@ class Engine:
             deterministic=deterministic or self.options.deterministic,
             prefix=prefix,
             reuse=reuse,
+            logprobs=logprobs,
         )
         run = self._start(iter(requests), options, pace or options, kv_slots, draft)
         self._open.add(run)

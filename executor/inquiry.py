@@ -127,6 +127,7 @@ class _Asking:
             deterministic=place.deterministic,
             prefix=place.prefix != "none",
             reuse=place.reuse,
+            logprobs=any(inquiry.call.details for inquiry in self._inquiries),
             draft=guessing,
         )
         self._work[:] = 0

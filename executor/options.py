@@ -22,7 +22,8 @@ class EngineOptions:
     equal requests and shared prefixes, and window_tokens about the most tokens of these. context: most tokens of a
     prompt and its answer; None: the model's own bound. row_timeout: seconds after which a row that still runs is given
     up. deterministic: a row's result is the same to the bit whatever runs beside it. speculate: guess tokens ahead
-    where that pays; answers stay the same. load_format: 'dummy' takes random weights of the model's shape, for
+    where that pays; answers stay the same. logprobs: generated tokens come with theirs; greedy decoding is cheaper
+    without. load_format: 'dummy' takes random weights of the model's shape, for
     performance work, and reads no weight file.
     """
 
@@ -41,6 +42,7 @@ class EngineOptions:
     speculate: bool = True
     prefix: bool = True
     reuse: bool = True
+    logprobs: bool = True
     load_format: LoadFormat = "auto"
 
     def __post_init__(self) -> None:

@@ -78,11 +78,11 @@ class Answer:
     """The answer to one request; what its task did not ask for is empty.
 
     tokens: generated ids without the stop id; for Follow the ids that the model ranks first in place of those given.
-    logprobs: of the generated or given tokens, or one per label for Score. distributions: log-probabilities, float32
-    [tokens, vocabulary], where Follow asks for them. finish: "stop" or "length". prompt_tokens counts the prompt, for
-    Follow with all given tokens but the last, cached_tokens its part that was not computed for this row. seconds runs
-    from admission to the last token, first_seconds to the first one. passes: of the model that drew the tokens, the
-    stop id included; fewer than these where guesses were right.
+    logprobs: of the generated (NaN in a run without) or given tokens, or one per label for Score. distributions:
+    log-probabilities, float32 [tokens, vocabulary], where Follow asks for them. finish: "stop" or "length".
+    prompt_tokens counts the prompt, for Follow with all given tokens but the last, cached_tokens its part that was not
+    computed for this row. seconds runs from admission to the last token, first_seconds to the first one. passes: of the
+    model that drew the tokens, the stop id included; fewer than these where guesses were right.
     """
 
     id: int

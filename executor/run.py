@@ -73,6 +73,7 @@ class DecoderRun:
             loaded.counters,
             cancelled=self.cancelled.is_set,
             decode=loaded.decode,
+            logprobs=options.logprobs,
         )
 
     def answers(self) -> Iterator[Answer]:

@@ -54,6 +54,7 @@ class Runner:
         *,
         cancelled: Callable[[], bool],
         decode: Decode | None,
+        logprobs: bool,
     ) -> None:
         self._backend = backend
         self._head = decoder.head
@@ -61,6 +62,7 @@ class Runner:
         self._scheduler = scheduler
         self._counters = counters
         self._cancelled = cancelled
+        self._logprobs = logprobs
         self._recorder = Recorder(backend, scheduler, counters, decode)
         self._launched: deque[_Launched] = deque()
 
@@ -156,7 +158,7 @@ class Runner:
             return ()
         places = to_device(np.concatenate([part.places for part in draws]), hidden.device)
         parameters = DrawParameters.concatenated([part.parameters for part in draws])
-        return draw(self._head, hidden[places], parameters)
+        return draw(self._head, hidden[places], parameters, logprobs=self._logprobs)
 
     def _tell_guesses(self, step: Step) -> None:
         """The device reads the tokens of decoding rows by their slots: guesses, which no one drew, are put there."""

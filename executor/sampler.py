@@ -58,23 +58,34 @@ def row_seed(sampling: Sampling, prompt: Tokens) -> int:
     return int.from_bytes(digest.digest(), "little") >> 1
 
 
-def draw(head: LogitHead, hidden: torch.Tensor, parameters: DrawParameters) -> tuple[torch.Tensor, torch.Tensor]:
+def draw(
+    head: LogitHead, hidden: torch.Tensor, parameters: DrawParameters, *, logprobs: bool = True
+) -> tuple[torch.Tensor, torch.Tensor]:
     """The next token of each row of hidden [rows, hidden_size] and its log-probability under the model itself.
 
-    Returns int64 [rows], float32 [rows] on the device of `hidden`, without waiting for it.
+    Returns int64 [rows], float32 [rows] on the device of `hidden`, without waiting for it. Without `logprobs` greedy
+    rows have NaN there, and are cheaper.
     """
     hot = parameters.temperature > 0
     tokens = torch.empty(len(hot), dtype=torch.int64, device=hidden.device)
-    logprobs = torch.empty(len(hot), device=hidden.device)
+    sure = torch.empty(len(hot), device=hidden.device)
     for sampled in (False, True):
         places = np.flatnonzero(hot == sampled)
         if len(places) == len(hot):
-            return _sampled(head, hidden, parameters) if sampled else head.best(hidden)
+            return _sampled(head, hidden, parameters) if sampled else _greedy(head, hidden, logprobs)
         if len(places):
             at = to_device(places, hidden.device)
             states = hidden[at]
-            tokens[at], logprobs[at] = _sampled(head, states, parameters.at(places)) if sampled else head.best(states)
-    return tokens, logprobs
+            tokens[at], sure[at] = (
+                _sampled(head, states, parameters.at(places)) if sampled else _greedy(head, states, logprobs)
+            )
+    return tokens, sure
+
+
+def _greedy(head: LogitHead, hidden: torch.Tensor, logprobs: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    if logprobs:
+        return head.best(hidden)
+    return head.token(hidden), torch.full((len(hidden),), torch.nan, device=hidden.device)
 
 
 def _sampled(head: LogitHead, hidden: torch.Tensor, parameters: DrawParameters) -> tuple[torch.Tensor, torch.Tensor]:

@@ -89,13 +89,14 @@ def matrix_bytes(shape: ModelShape, weights: str, kind: Kind) -> float:
 def end_bytes(shape: ModelShape, weights: str, kind: Kind, *, whole: bool = True) -> float:
     """Bytes of embedding and LM head; not `whole`: of the larger, where they lie on different devices of a pipeline.
 
-    They stay in fp32 on the CPU, where the head lies packed beside the rows that labels are read from; in 16 bits
-    elsewhere, or in the precision of the weights where that is wider.
+    They stay in fp32 on the CPU, where the head lies packed beside the rows that labels are read from, and in bf16 for
+    a first pass where the processor has it; in 16 bits elsewhere, or in the precision of the weights if that is wider.
     """
     value = 4.0 if kind == "cpu" else max(BYTES_PER_VALUE[weights], 2.0)
     packed = kind == "cpu" and shape.causal
     copies = (1 if shape.tie_embeddings or not shape.causal else 2) + packed
-    return shape.embedding_parameters * value * (copies if whole else 1)
+    screen = BYTES_PER_VALUE["bf16"] if packed and shape.logit_softcap is None and "bf16" in cpu_precisions() else 0.0
+    return shape.embedding_parameters * (value * (copies if whole else 1) + screen)
 
 
 def _activations(shape: ModelShape, placement: Placement, kind: Kind, max_rows: Floats, step_tokens: Floats) -> Floats:

@@ -68,6 +68,7 @@ class FakeEngine(Engine):
         deterministic: bool = False,
         prefix: bool = True,
         reuse: bool = True,
+        logprobs: bool = True,
         draft: Engine | None = None,
     ) -> Generator[Answer]:
         """One answer per request; those that a real engine refuses are refused. "endless" rows run until a timeout."""

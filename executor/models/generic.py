@@ -119,6 +119,10 @@ class ModuleHead:
         parts = [part.log_softmax(-1).max(dim=-1) for part in self._chunks(hidden)]
         return torch.cat([part.indices for part in parts]), torch.cat([part.values for part in parts])
 
+    def token(self, hidden: torch.Tensor) -> torch.Tensor:
+        """See LogitHead."""
+        return torch.cat([part.argmax(dim=-1) for part in self._chunks(hidden)])
+
     def logsumexp(self, hidden: torch.Tensor) -> torch.Tensor:
         """See LogitHead."""
         return torch.cat([part.logsumexp(dim=-1) for part in self._chunks(hidden)])

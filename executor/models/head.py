@@ -7,6 +7,7 @@ import torch
 from torch.nn import functional
 
 from dql.executor.models.linear import Layout
+from dql.executor.models.screen import screen_of
 from dql.executor.models.tiles import rowwise
 from dql.kernels.label_head import vocabulary_logsumexp
 from dql.kernels.language import uses_triton
@@ -31,6 +32,10 @@ class LogitHead(Protocol):
         """The most probable token of each row and its log-probability: int64 [rows], float32 [rows]."""
         ...
 
+    def token(self, hidden: torch.Tensor) -> torch.Tensor:
+        """The most probable token of each row alone, int64 [rows]: cheaper where a first pass leaves few candidates."""
+        ...
+
     def logsumexp(self, hidden: torch.Tensor) -> torch.Tensor:
         """log Σ exp of all logits of each row, [rows]."""
         ...
@@ -49,6 +54,7 @@ class Head:
         self._softcap = softcap
         starts = range(0, 0 if weight.is_cuda else weight.shape[0], _CHUNK)
         self._chunks = [layout.linear("head", weight[start : start + _CHUNK]) for start in starts]
+        self._screen = screen_of(weight, softcap)
         self.tile: int | None = None
 
     def tiled(self, rows: int) -> "Head":
@@ -72,6 +78,11 @@ class Head:
             return greedy(self.logits(hidden))
         tokens, logprobs = rowwise(self._best, self.tile, hidden)
         return tokens, logprobs
+
+    def token(self, hidden: torch.Tensor) -> torch.Tensor:
+        if self._screen is None or self.tile is not None or uses_triton(hidden):
+            return self.best(hidden)[0]
+        return self._screen.tokens(hidden, lambda rows: self._best(rows)[0])
 
     def _best(self, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         best = hidden.new_full((len(hidden),), -torch.inf)
