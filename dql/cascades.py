@@ -6,19 +6,20 @@ from typing import TYPE_CHECKING
 
 from dql.certificates import rows_digest
 from dql.planner.candidates import PricedCall
-from dql.planner.cascade import ALONE, CONFIDENCE, TARGET, Calibration, sample_size
+from dql.planner.cascade import ALONE, ASKED, CONFIDENCE, TARGET, Calibration, sample_size
 from dql.planner.contract import Contract
 from dql.planner.evidence import Evidence, calibrated
 from dql.planner.physical import CallExec, InferExec, QueryPlan
 from dql.planner.sampling import source
 from dql.planner.statistics import CallStatistics, countable, infer_nodes
 from dql.planner.units import share_text
+from dql.planner.workload import Workload
 
 if TYPE_CHECKING:
     from dql.estimate import Surroundings
 
 _MANY = 10**9  # rows of an input that nobody has numbered
-_ASSUMED = 0.3  # share of rows that the last model is asked about, before anybody knows
+ASSUMED = 0.3  # share of rows that the last model is asked about, before anybody knows
 
 Price = Callable[[InferExec, CallExec], PricedCall | None]
 Identify = Callable[[CallExec], object]
@@ -44,6 +45,15 @@ class Cascade:
     def last(self) -> CallExec:
         return self.stages[-1]
 
+    def called(self, stage: CallExec) -> str:
+        """A stage's model in words, with its precision where that tells the stages apart."""
+        return f"{stage.model} in {stage.placement.weights}" if self.in_two else stage.model
+
+    @property
+    def in_two(self) -> bool:
+        """Whether it is one model at two precisions."""
+        return any(stage.stage is not None and stage.stage.weights for stage in self.stages)
+
 
 @dataclass(slots=True)
 class Settled:
@@ -51,6 +61,7 @@ class Settled:
 
     promises: what is certain of the answers, one line a cascade. later: priced calls of the models that are asked after
     the first; idle: columns of calls that no row reaches. open: a threshold is not known yet, and engines could tell.
+    calibrated: how many cascades were, or will be.
     """
 
     thresholds: dict[str, float] = field(default_factory=dict)
@@ -59,6 +70,7 @@ class Settled:
     later: list[PricedCall] = field(default_factory=list)
     idle: set[str] = field(default_factory=set)
     open: bool = False
+    calibrated: int = 0
 
     def of(self, calls: Sequence[PricedCall]) -> list[PricedCall]:
         """All calls of the query that are priced, `calls` those that were counted before."""
@@ -74,7 +86,10 @@ def cascades_of(query: QueryPlan) -> list[Cascade]:
             continue
         later = {c.stage.number: c for _, c in nodes if c.stage is not None and c.stage.sure == first.stage.sure}
         calls = [first, *(later[number] for number in sorted(later) if number)]
-        stages = tuple(replace(first, model=c.model, out=c.out, details=c.details, stage=c.stage) for c in calls)
+        stages = tuple(
+            replace(first, model=c.model, out=c.out, details=c.details, stage=c.stage, placement=c.placement)
+            for c in calls
+        )
         found.append(Cascade(first.stage.sure, node, stages, tuple(c.out for c in calls)))
     return found
 
@@ -103,9 +118,10 @@ class Settler:
             if found is not None and found.alone:
                 reason = f"nothing could be proven on {found.rows:,} random rows"
             settled.open = settled.open or not (reason or found)
-            settled.thresholds[cascade.sure] = ALONE if reason else 1.0 if found is None else found.threshold
+            settled.calibrated += not reason or found is not None
+            settled.thresholds[cascade.sure] = ALONE if reason else ASKED if found is None else found.threshold
             each._say(cascade, found, reason, settled)
-            each._price(cascade, 1.0 if reason else _ASSUMED if found is None else found.asked, settled)
+            each._price(cascade, 1.0 if reason else ASSUMED if found is None else found.asked, settled)
         return settled
 
     def _hopeless(self, cascade: Cascade) -> str:
@@ -166,25 +182,23 @@ class Settler:
 
     def _say(self, cascade: Cascade, found: Calibration | None, reason: str, settled: Settled) -> None:
         target, confidence = self._promise()
-        *before, last = cascade.stages
-        names = " and ".join(dict.fromkeys(stage.model for stage in before))
+        *before, last = map(cascade.called, cascade.stages)
+        names = " and ".join(dict.fromkeys(before))
         for out in cascade.outs[:-1]:
             believed = "once it is calibrated" if found is None else f"from a confidence of {found.threshold:.3g} on"
             settled.notes[out] = f"not asked: {reason}" if reason else f"cascade: believed {believed}"
         if reason:
             settled.notes[cascade.outs[-1]] = "asked for all rows"
-            settled.promises.append(f"{last.model} answers all rows: {reason}")
+            settled.promises.append(f"{last} answers all rows: {reason}")
             return
-        promise = (
-            f"≥ {share_text(target)} of the answers are those of {last.model}, at {share_text(confidence)} confidence"
-        )
+        promise = f"≥ {share_text(target)} of the answers are those of {last}, at {share_text(confidence)} confidence"
         counted = self.statistics.get(cascade.first.out)
         if found is None:
             rows = counted.known_rows if counted else None
             size = self._size(_MANY if rows is None else rows)
             settled.promises.append(f"{promise}: the run calibrates on about {size:,} random rows")
             settled.notes[cascade.outs[-1]] = (
-                f"asked where {names} is unsure, taken as {share_text(_ASSUMED)} of the rows"
+                f"asked where {names} is unsure, taken as {share_text(ASSUMED)} of the rows"
             )
             return
         settled.promises.append(
@@ -198,6 +212,9 @@ class Settler:
             settled.idle |= set(cascade.outs[:-1])
         for stage in cascade.stages[1:]:
             if (priced := self.price(cascade.node, stage)) is not None:
-                work = priced.work
-                part = replace(work, rows=round(work.rows * share), distinct=round(work.distinct * share))
-                settled.later.append(replace(priced, work=part))
+                settled.later.append(replace(priced, work=reached(priced.work, share)))
+
+
+def reached(work: Workload, share: float) -> Workload:
+    """What is asked where only a share of the rows goes on to a model."""
+    return replace(work, rows=round(work.rows * share), distinct=round(work.distinct * share))

@@ -69,8 +69,8 @@ def rows_digest(
 ) -> str:
     """Names the rows that a call of a node reads, in whatever order they come.
 
-    Where other inference decides which these are, the rows below it and the plan between name them, and what `identify`
-    says of each call in it.
+    Where other inference decides which these are, the rows below it and the plan between name them with its parameters,
+    and what `identify` says of each call in it.
     """
     below = source(node)
     assert below is not None, "rows that cannot be sampled have no name"
@@ -80,7 +80,7 @@ def rows_digest(
     sums = f"count(*)::VARCHAR, coalesce(sum(hash({hashed})::HUGEINT), 0)::VARCHAR"
     batch = next(iter(catalog.stream(f"SELECT {sums} FROM ({below.sql}) AS dql_rows", 1, params)))
     calls = () if direct else (each for lower in infer_nodes(node.child) for each in lower.calls)
-    between = "" if direct else repr((node.child, [identify(each) for each in calls]))
+    between = "" if direct else repr((node.child, [identify(each) for each in calls], sorted(params.items())))
     return blake2b(repr((batch.to_pylist(), between)).encode(), digest_size=12).hexdigest()
 
 

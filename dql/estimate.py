@@ -70,7 +70,7 @@ class Estimate:
     planned: the query's plans on the models that will answer.
 
     choice: None where nothing could be counted, or no model runs. notes: why a call has no figures, or how it takes
-    part in a cascade. thresholds: of cascades, by their parameter. quality: what is certain of the answers. evidence:
+    part in a cascade. settled: what became of cascades. quality: what is certain of the answers. evidence:
     what engines were asked already. kind: of the device that the query is planned for.
     """
 
@@ -79,7 +79,7 @@ class Estimate:
     notes: Mapping[str, str] = field(default_factory=dict)
     frames: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     choice: Choice | None = None
-    thresholds: Mapping[str, float] = field(default_factory=dict)
+    settled: Settled = field(default_factory=Settled)
     quality: tuple[str, ...] = ()
     evidence: "EngineEvidence | None" = None
     kind: Kind = "cpu"
@@ -107,6 +107,9 @@ def estimate(
     first = partial(predicted, judge=replace(judge, may_ask=False), running=False, strict=False)
     planned, why = judge.pick(planned, first, ask=judge.may_ask)
     found = predicted(planned, judge=judge, running=running, strict=strict)
+    found = judge.cheapest(found, partial(predicted, judge=judge, running=running, strict=False))
+    if strict:
+        _check(found, contract=planned.contract)
     return replace(found, quality=(*why, *found.quality, *judge.said()), evidence=judge.evidence)
 
 
@@ -144,24 +147,34 @@ def _estimate(
             break
         settled = judge.cascades(query, counting.statistics, price, ask=ask)
         notes = {**counting.notes, **settled.notes}
-        found = replace(found, notes=notes, thresholds=settled.thresholds, quality=tuple(settled.promises))
+        found = replace(found, notes=notes, settled=settled, quality=tuple(settled.promises))
         if not (calls := settled.of(counting.priced())):
             _check_pinned(contract, hardware, what_if=on is not None)
             continue
-        found = replace(found, choice=_choose(calls, contract, session, here))
+        found = replace(found, choice=_choose(calls, contract=contract, session=session, here=here))
         if on is None:
-            choose = partial(_choose, calls, contract, session, here)
-            proven, choice = judge.precisions(query, found, choose, ask=ask)
+            weigh = partial(_choose, contract=contract, session=session, here=here)
+            proven, choice = judge.precisions(query, found, weigh, ask=ask)
             found = replace(found, choice=choice, quality=(*found.quality, *proven.lines))
-        if strict and found.choice and not found.choice.best.feasible and not contract.setting("best_effort"):
-            raise infeasible(found.choice)
+        if strict and not judge.hopeful:
+            _check(found, contract)
     return found
 
 
 def _run_of(node: InferExec, call: CallExec) -> str:
     """Names the calls of a node that its engine answers together with this one, which may be a cascade's and alone."""
-    alike = (c.out for c in node.calls if (c.model, c.draft) == (call.model, call.draft) and c.op != "count_tokens")
+
+    def engine(each: CallExec) -> tuple[str, str | None, str]:
+        return each.model, each.draft, each.placement.weights
+
+    alike = (c.out for c in node.calls if engine(c) == engine(call) and c.op != "count_tokens")
     return next(alike, call.out)
+
+
+def _check(found: Estimate, contract: Contract) -> None:
+    """Raises PlanError where the plan misses the contract, unless that will do."""
+    if found.choice and not found.choice.best.feasible and not contract.setting("best_effort"):
+        raise infeasible(found.choice)
 
 
 def template_key(call: CallExec, model: str) -> str:
@@ -300,15 +313,17 @@ class _Counting:
         if work.decodes:
             gains, guesses = session.history.gains(key)
             work = replace(work, gains=gains, guesses=guesses)
-        return PricedCall(call.out, call.model, session.registry.resolve(call.model).shape, work, self._runs[call.out])
+        shape, own = session.registry.resolve(call.model).shape, call.stage.weights if call.stage is not None else ""
+        return PricedCall(call.out, call.model, shape, work, self._runs[call.out], weights=own)
 
 
 def _choose(
-    calls: list[PricedCall],
+    calls: Sequence[PricedCall],
+    agreement: Mapping[str, float] | None = None,
+    *,
     contract: Contract,
     session: Surroundings,
     here: Callable[[], Hardware],
-    agreement: Mapping[str, float] | None = None,
 ) -> Choice:
     hardware = here()
     if hardware.shipped:
@@ -333,7 +348,7 @@ def _hardware(query: QueryPlan, contract: Contract, session: Surroundings, on: s
     return partial(session.machine.hardware_for, known, contract)
 
 
-def _refined(calls: list[PricedCall], hardware: Hardware, session: Surroundings) -> list[PricedCall]:
+def _refined(calls: Sequence[PricedCall], hardware: Hardware, session: Surroundings) -> list[PricedCall]:
     """The calls with the residuals of earlier runs on this hardware."""
     refined = []
     for call in calls:

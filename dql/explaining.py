@@ -123,7 +123,7 @@ def remember(run: "Run", found: Estimate, session: Surroundings, text: str) -> N
         return
     choice = found.choice
     hardware = session.machine.hardware() if choice is None else choice.hardware
-    kept = judged(run, found)
+    kept, place = judged(run, found), placement(found.planned.contract, choice, found.kind)
     record = RunRecord(
         query=text[:_QUERY_TEXT],
         model=", ".join(dict.fromkeys(call.model for call in calls)),
@@ -139,7 +139,7 @@ def remember(run: "Run", found: Estimate, session: Surroundings, text: str) -> N
             CallRecord(
                 template=template_key(call, key := model_key(session, call.model)),
                 model=key,
-                hardware=hardware_key(hardware, placement(found.planned.contract, choice, found.kind).weights),
+                hardware=hardware_key(hardware, (call.stage and call.stage.weights) or place.weights),
                 decodes=call.op == "generate",
                 modelled=modelled(choice, call.out, measured[call.out]),
                 seconds=measured[call.out].seconds,

@@ -2,13 +2,16 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
-from dql.cascades import Price, Settled, Settler
+from dql.cascades import ASSUMED, Price, Settled, Settler
+from dql.planner.calls import CASCADED
+from dql.planner.cascade import ASKED, sample_size
 from dql.planner.cascading import with_thresholds
 from dql.planner.certify import first_look
 from dql.planner.contract import Contract
-from dql.planner.hardware import Hardware
+from dql.planner.hardware import Hardware, cpu_versions, gpu_versions
 from dql.planner.models import Chosen, choices, on_models, said
 from dql.planner.option import REFERENCE, lossy_cache, preference, reference_of, settled
 from dql.planner.physical import CallExec, ErrorPolicy, Placement, QueryPlan
@@ -18,13 +21,13 @@ from dql.planner.search import Choice, lossy, space_of
 from dql.planner.statistics import CallStatistics, infer_nodes
 from dql.planner.units import seconds_text
 from dql.proofs import Candidate, Proven, Prover, aim
+from dql.twofold import Ways, Weigh, cheapest, ways
 
 if TYPE_CHECKING:
     from dql.estimate import Estimate, Surroundings
     from dql.executor.evidence import EngineEvidence
     from dql.executor.progress import Progress
 
-_ASKED = 1.0  # a threshold with which every model of a cascade may be asked
 _LOAD = 2e-9  # seconds that a parameter takes to load in another precision
 
 Choose = Callable[[Mapping[str, float]], Choice]
@@ -41,6 +44,8 @@ class Judge:
     progress: "Callable[[Progress], None] | None" = None
     evidence: "EngineEvidence | None" = field(default=None, init=False)
     _share: float = field(default=1.0, init=False)  # of the risk that cascades or precisions may take
+    ways: Ways = field(default_factory=dict, init=False)  # to ask two precisions that may pay
+    _tested: int = field(default=1, init=False)  # things that may be certified: they split the risk
     _settled: bool = field(default=False, init=False)  # another model than the reference answers
 
     def reference(self, query: QueryPlan, hardware: Hardware) -> QueryPlan:
@@ -50,33 +55,48 @@ class Judge:
         if self.contract.bound("quality") is None:
             precision, cache = space.weights[0], space.kv_cache[0]  # perhaps pinned
         place = settled(Placement(weights=precision, kv_cache=cache, device=hardware.kind), self.contract)
-        return placed(with_thresholds(query, {}, _ASKED), place)
+        return placed(with_thresholds(query, {}, ASKED), place)
 
     def cascades(
         self, query: QueryPlan, statistics: Mapping[str, CallStatistics], price: Price, *, ask: bool
     ) -> Settled:
         """What becomes of the cascades of a reference plan. Asks engines where `ask`."""
         evidence = self.asked if ask else None
-        asks = evidence, self.identify, price, self._share
+        asks = evidence, self.identify, price, self._share / self._tested
         return Settler(self.session, self.contract, self.params, statistics, *asks).settle(query)
 
-    def precisions(self, query: QueryPlan, found: "Estimate", choose: Choose, *, ask: bool) -> tuple[Proven, Choice]:
+    def precisions(self, query: QueryPlan, found: "Estimate", weigh: Weigh, *, ask: bool) -> tuple[Proven, Choice]:
         """Precisions that are proven to keep the quality bound, and the plan with these among its choices.
 
         query: the reference plan. Where nobody may ask yet, the plan is the best that the run may turn out to have.
+        Notes `ways` to ask two precisions, which share the risk with those that are tested as a whole.
         """
         bound, reference = self.contract.bound("quality"), found.choice
         assert reference is not None
         cascades = any(call.stage is not None for node in infer_nodes(query.root) for call in node.calls)
         if bound is None or self._settled or cascades:  # what may be lost is lost already
             return Proven(), reference
-        candidates = self._cheaper(reference, choose)
-        prover = self._prover(found, reference_of(reference.hardware, self.contract), self._share, ask=ask)
+        choose = partial(weigh, reference.calls)
+        candidates, self.ways = self._cheaper(reference, choose), self._ways(query, reference, weigh)
+        self._tested = max(len(candidates) + len(self.ways), 1)
+        share = self._share * len(candidates) / self._tested
+        prover = self._prover(found, reference_of(reference.hardware, self.contract), share, ask=ask)
         proven = prover.prove(query, list(candidates.values()))
         if proven.open and not reference.best.feasible:
             return proven, choose(dict.fromkeys(candidates, 1.0))
         bounds = {name: proven.bounds[c.name] for name, c in candidates.items() if c.name in proven.bounds}
         return proven, choose(bounds) if bounds else reference
+
+    @property
+    def hopeful(self) -> bool:
+        """Whether two precisions may turn out to keep a contract that no other plan keeps."""
+        return any(choice.best.feasible for choice in self.ways.values())
+
+    def cheapest(self, found: "Estimate", predict: "Callable[[Planned], Estimate]") -> "Estimate":
+        """The estimate, or a better one in which the model answers in two precisions."""
+        if found.choice is None or not self.ways:
+            return found
+        return cheapest(found, self.ways, reference_of(found.choice.hardware, self.contract), predict)
 
     def pick(
         self, planned: Planned, predict: "Callable[[Planned], Estimate]", *, ask: bool
@@ -117,12 +137,43 @@ class Judge:
         overflow = self.contract.setting("on_overflow")
         asks = call.op, call.template, call.bare, call.labels, call.multi, call.low, call.high, call.type
         told = call.system, call.instruction, call.examples, call.calibrate, call.decoding
-        return model, place.device, place.weights, place.kv_cache, asks, told, overflow
+        on_cpu, machine = place.device == "cpu", self.session.machine
+        made = cpu_versions(self.session.config.num_threads) if on_cpu else gpu_versions(str(machine.hardware()))
+        runs = place.device, place.weights, place.kv_cache, place.deterministic, sorted(made.items())
+        return model, runs, asks, told, overflow
 
     def _prover(self, found: "Estimate", reference: str, share: float, *, ask: bool) -> Prover:
         evidence = self.asked if ask else None
         surroundings = self.session, self.params, found.statistics, evidence, self.identify
         return Prover(*surroundings, reference, self.contract.bounds_on("quality"), share)
+
+    def _ways(self, query: QueryPlan, reference: Choice, weigh: Weigh) -> Ways:
+        """Precisions to ask first, of those that an engine has, for which calibrating pays."""
+        pinned = lossy_cache(reference.hardware, self.contract) or self.contract.setting("quantization") is not None
+        outs = {c.out for node in infer_nodes(query.root) for c in node.calls if c.op in CASCADED and c.holes}
+        if pinned or not outs or self.contract.objective[1] == "quality":
+            return {}
+        names = lossy(reference.hardware, self.contract)
+        target, delta = self._strictest(2 * len(names))
+        sizes = {c.out: sample_size(c.work.rows, target, delta) for c in reference.calls if c.out in outs}
+        if not all(sizes.values()):
+            return {}
+        # all that is asked to calibrate is remembered: what the run would not have asked is the reference's surplus
+        costs = {call.out: cost for call, cost in zip(reference.calls, reference.best.calls, strict=True)}
+        seconds = sum(rows * costs[out].seconds / max(costs[out].rows, 1) for out, rows in sizes.items())
+        found = {}
+        for name, plan in ways(reference, outs, names, weigh).items():
+            rescued = plan.best.feasible and not reference.best.feasible
+            saves, _ = _gain(reference, plan)
+            if rescued or saves > _loading(plan) + seconds * (1 - ASSUMED):
+                found[name] = plan
+        return found
+
+    def _strictest(self, tested: int) -> tuple[float, float]:
+        """The largest share that is promised, and the risk that one of so many tests may take."""
+        bounds = self.contract.bounds_on("quality")
+        risk = min(1 - bound.confidence for bound in bounds) * self._share
+        return max(bound.value for bound in bounds), risk / max(tested, 1)
 
     def _rows(self, candidates: int) -> float:
         """Rows that a flawless candidate takes to prove itself."""
@@ -144,9 +195,12 @@ class Judge:
             called = f"{name} with {cache} KV" if lossy_kv else name
             candidate = Candidate(called, _in_precision(name, cache), *_gain(reference, plan))
             rows = self._rows(len(names))
-            load = sum({c.model: c.shape.parameters * _LOAD for c in plan.calls}.values())
             rescued = plan.best.feasible and not reference.best.feasible
-            if pinned or rescued or replace(candidate, saves=candidate.saves - load).pays(rows, len(plan.calls)):
+            if (
+                pinned
+                or rescued
+                or replace(candidate, saves=candidate.saves - _loading(plan)).pays(rows, len(plan.calls))
+            ):
                 found[name] = candidate
         return found
 
@@ -195,6 +249,11 @@ class Judge:
         if names:
             lines.append(f"not here and not weighed: {', '.join(sorted(names))} (dql models pull)")
         return lines
+
+
+def _loading(plan: Choice) -> float:
+    """Seconds that loading its models in another precision takes."""
+    return sum({c.model: c.shape.parameters * _LOAD for c in plan.calls}.values())
 
 
 def _gain(reference: Choice, other: Choice) -> tuple[float, float]:

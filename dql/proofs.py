@@ -83,7 +83,7 @@ class Prover:
                 found.bounds[candidate.name] = max(bound for bound in proven if bound is not None)
                 return found
         if not found.open:
-            found.lines.append(f"{self.reference} answers")
+            found.lines.append(alone(self.reference))
         return found
 
     def _hopeless(self, calls: Sequence[tuple[InferExec, CallExec]], aims: Sequence[Aim]) -> str:
@@ -183,6 +183,11 @@ def _apart(call: CallExec, nats: float | None) -> str:
     if nats is None:
         return ""
     return f"; KL divergence {nats:.2g} nats per {'token' if call.op == 'generate' else 'answer'}"
+
+
+def alone(reference: str) -> str:
+    """That nothing else was proven, in words."""
+    return f"{reference} answers"
 
 
 def aim(bound: Bound, share: float, candidates: int) -> Aim:

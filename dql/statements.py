@@ -145,7 +145,7 @@ def begin(planned: Planned, call: Call) -> "tuple[Run, Estimate]":
     if policy.rejects is not None:
         _check_folder(policy.rejects, None)
     found = estimate(planned, call.session, call.params, running=True, progress=call.progress)
-    query = with_thresholds(found.planned.query, found.thresholds, ALONE)
+    query = with_thresholds(found.planned.query, found.settled.thresholds, ALONE)
     query = as_chosen(query, planned.contract, found.choice, found.kind)
     run = call.session.runtime.start(query, policy, call.params, call.progress)
     if found.evidence is not None:

@@ -106,13 +106,14 @@ class Watch:
             return
         off = seconds / max(sum(self._modelled(out, work) for out, work in ran.items()), 1e-9)
         news = [ran[out] for out, call in self._calls.items() if call.work.decodes and not call.work.sure]
-        wrong, weights = abs(off - 1) > _OFF, self._placement.weights
+        wrong = abs(off - 1) > _OFF
         if not wrong and not news:
             return
         for out, call in self._calls.items():
             work = replace(
                 ran[out], rows=call.work.rows, distinct=call.work.distinct, turns=(), gains=measured[out].gains
             )
+            weights = call.at(self._placement).weights
             factors = {**call.factors, weights: call.factor(weights) * off} if wrong else call.factors
             self._calls[out] = replace(call, work=work, factors=factors)
         said = [f"{off:.2g} × the predicted seconds"] if wrong else []
@@ -123,7 +124,7 @@ class Watch:
     def _modelled(self, out: str, work: Workload) -> float:
         """Seconds that a call's rows should have taken at the present sizes."""
         call = self._calls[out]
-        place = replace(self._placement, max_rows=self.max_rows, step_tokens=self.step_tokens)
+        place = call.at(replace(self._placement, max_rows=self.max_rows, step_tokens=self.step_tokens))
         return simulate(StepModel(self._choice.hardware, call.shape, place), work).seconds * call.factor(place.weights)
 
     def _replan(self, left: Mapping[str, int]) -> str:

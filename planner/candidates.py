@@ -1,7 +1,7 @@
 """The search space as one frame: every placement that could run a query, a row each, priced in closed form."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import polars as pl
@@ -26,7 +26,8 @@ class PricedCall:
     """One call to be placed: the column of its answer, its model, what it asks, and how far earlier runs were off.
 
     run: names the calls that an engine answers together, so that they have one placement. factors: measured over
-    modelled seconds by precision of the weights; 1 where nothing ran in it.
+    modelled seconds by precision of the weights; 1 where nothing ran in it. weights: the precision of a call that has
+    its own, "" where it is the plan's.
     """
 
     out: str
@@ -35,6 +36,16 @@ class PricedCall:
     work: Workload
     run: str = ""
     factors: Mapping[str, float] = field(default_factory=dict)
+    weights: str = ""
+
+    @property
+    def engine(self) -> tuple[str, str]:
+        """What it shares weights with other calls by."""
+        return self.model, self.weights
+
+    def at(self, placement: Placement) -> Placement:
+        """The plan's placement, in the call's own precision where it has one."""
+        return replace(placement, weights=self.weights) if self.weights else placement
 
     def factor(self, weights: str) -> float:
         """What seconds modelled in this precision are to be multiplied with."""
@@ -87,12 +98,13 @@ def price(candidates: pl.DataFrame, calls: Sequence[PricedCall], hardware: Hardw
         rows, tokens = part["max_rows"].to_numpy(), part["step_tokens"].to_numpy()
         seconds, latency, ttft, tpot = (np.zeros(len(part)) for _ in range(4))
         for call in calls:
-            model = StepModel(hardware, call.shape, placement)
+            own = call.at(placement)
+            model = StepModel(hardware, call.shape, own)
             total, row, step, full = closed_form(model, call.work, rows.astype(float), tokens.astype(float))
-            factor = call.factor(placement.weights)
+            factor = call.factor(own.weights)
             seconds, latency = seconds + total * factor, latency + row * factor
             ttft, tpot = np.maximum(ttft, full * factor), np.maximum(tpot, step * factor)
-        used = peak((c.model, memory(c.shape, c.work, placement, rows, tokens, hardware.kind)) for c in calls)
+        used = peak((c.engine, memory(c.shape, c.work, c.at(placement), rows, tokens, hardware.kind)) for c in calls)
         figures = {"seconds": seconds, "latency": latency, "ttft": ttft, "tpot": tpot, "memory": used}
         parts.append(part.with_columns(**{name: pl.Series(values) for name, values in figures.items()}))
     return pl.concat(parts)

@@ -26,6 +26,7 @@ THRESHOLDS: tuple[float, ...] = (
     0.1,
     0.0,
 )
+ASKED = 1.5  # a threshold with which every model is asked, and none before the last is believed
 ALONE = 2.0  # a threshold that nothing reaches: the last model answers every row
 _MOST_SHARE, _MOST_ROWS, _ENOUGH = 0.2, 1000, 4
 

@@ -9,7 +9,8 @@ from hashlib import blake2b
 
 from dql.grammar import ast
 from dql.grammar.walk import walk
-from dql.planner.calls import DETAILS
+from dql.planner.calls import CASCADED, DETAILS
+from dql.planner.cascade import ALONE
 from dql.planner.environment import Environment
 from dql.planner.logical import Column, Infer, InferCall, LogicalPlan, Project, Stage, infer, transform_plan
 from dql.planner.physical import QueryPlan, rewritten
@@ -35,6 +36,18 @@ def take_apart(plan: LogicalPlan, env: Environment) -> LogicalPlan:
     return transform_plan(plan, visit)
 
 
+def in_two(plan: LogicalPlan, lower: str) -> LogicalPlan:
+    """The plan with each call that knows how sure it is as a cascade of one model: first in the precision `lower`."""
+
+    def visit(node: LogicalPlan) -> LogicalPlan:
+        if not isinstance(node, Infer):
+            return node
+        calls = (replace(c, cascade=(c.model,), lower=lower) if c.op in CASCADED else c for c in node.calls)
+        return replace(node, calls=tuple(calls))
+
+    return transform_plan(plan, visit)
+
+
 def with_thresholds(query: QueryPlan, thresholds: Mapping[str, float], other: float) -> QueryPlan:
     """The plan with these thresholds by the name of their parameter; `other` is for those that are not among them."""
 
@@ -52,19 +65,19 @@ def reads_threshold(expr: ast.Expr) -> bool:
 def _stages(call: InferCall, env: Environment) -> list[InferCall]:
     """One call for each model, in the order in which they are asked."""
     sure = _PREFIX + blake2b(repr(call.question).encode(), digest_size=8).hexdigest()
-    plain = "VARCHAR[]" if call.multi else _PLAIN[call.op]
-    # a threshold above 1 is never reached: then the models before the last are not asked at all
-    guards: tuple[ast.Expr, ...] = (*call.guards, ast.Comparison(ast.Param(sure), "<=", ast.Number("1")))
+    plain, answer = replace(call, cascade=(), lower=""), "VARCHAR[]" if call.multi else _PLAIN[call.op]
+    # where the last model answers alone, those before it are not asked at all
+    guards: tuple[ast.Expr, ...] = (*call.guards, ast.Comparison(ast.Param(sure), "<", ast.Number(f"{ALONE:g}")))
     found: list[InferCall] = []
     for number, model in enumerate(call.cascade):
-        out = env.new_column(call.text, DETAILS.format(plain))
-        stage = Stage(sure, number, last=False)
-        found.append(replace(call, model=model, cascade=(), details=True, stage=stage, out=out, guards=guards))
+        out = env.new_column(call.text, DETAILS.format(answer))
+        stage = Stage(sure, number, last=False, weights=call.lower)
+        found.append(replace(plain, model=model, details=True, stage=stage, out=out, guards=guards))
         guards = (*guards, _unsure(out, sure))
     unsure = tuple(_unsure(c.out, sure) for c in found)
     last = Stage(sure, len(found), last=True)
     out = env.new_column(call.text, call.out.type)
-    return [*found, replace(call, cascade=(), stage=last, out=out, guards=(*call.guards, *unsure))]
+    return [*found, replace(plain, stage=last, out=out, guards=(*call.guards, *unsure))]
 
 
 _PLAIN = {"classify": "VARCHAR", "filter": "BOOLEAN"}

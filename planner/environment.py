@@ -82,6 +82,14 @@ class Environment:
         plan, types = self.plans[name]
         return ", ".join(f'CAST(NULL AS {t}) AS "{c.name}"' for c, t in zip(plan.columns, types, strict=True))
 
+    def with_plans(self, plans: Mapping[str, tuple[LogicalPlan, tuple[str, ...]]], first: int) -> "Environment":
+        """Itself with these plans kept; its new columns are numbered from `first`, whatever others have numbered."""
+        return replace(self, plans=dict(plans), _numbers=count(first))
+
+    def next_number(self) -> int:
+        """A number that no column has, nor will have."""
+        return next(self._numbers)
+
     def with_models(
         self,
         model: str,

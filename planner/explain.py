@@ -175,6 +175,7 @@ def _call(call: InferCall, found: Explanation, names: Mapping[str, str], show: o
         rows = min(found.choice.place(call.out.name).max_rows, counted.distinct)
         details.append(speculation_line(rows, found.choice.hardware.kind, call.draft))
     weights, kv_cache = precisions(found.contract, found.choice, found.kind)
+    weights = call.stage.weights if call.stage is not None and call.stage.weights else weights
     return title, f"model {call.model} · {weights} weights · {kv_cache} KV", details
 
 

@@ -71,12 +71,13 @@ class Stage:
     """A call's place in a cascade: the `number` of models asked before it, and whether it is the `last`.
 
     sure: the parameter that holds the confidence from which a model before the last is believed. Calls of one cascade
-    share it.
+    share it. weights: the precision that it is asked in, "" for the plan's own.
     """
 
     sure: str
     number: int
     last: bool
+    weights: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +85,8 @@ class InferCall:
     """One inference call of a query. It runs for the rows where every guard is TRUE and no hole is NULL.
 
     `prompt` and `guards` read columns of the node's child. cascade: models that are asked before `model`, until one is
-    sure; alternatives: models that may take its place; draft: one that guesses ahead for it. stage: of a call that is
-    part of a cascade already taken apart.
+    sure, in the precision `lower` where that is given; alternatives: models that may take its place; draft: one that
+    guesses ahead for it. stage: of a call that is part of a cascade already taken apart.
     """
 
     op: Operator
@@ -102,6 +103,7 @@ class InferCall:
     decoding: Decoding = Decoding()
     details: bool = False
     cascade: tuple[str, ...] = ()
+    lower: str = ""
     alternatives: tuple[str, ...] = ()
     draft: str | None = None
     stage: Stage | None = None

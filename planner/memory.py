@@ -60,10 +60,10 @@ def memory(
     )
 
 
-def peak(parts: Iterable[tuple[str, Memory]]) -> Floats:
-    """Bytes of calls that run after each other: each model's weights once, the largest of the rest."""
+def peak(parts: Iterable[tuple[object, Memory]]) -> Floats:
+    """Bytes of calls that run after each other: the weights of each engine once, the largest of the rest."""
     known = list(parts)
-    weights = {model: part.weights for model, part in known}
+    weights = {engine: part.weights for engine, part in known}
     rest: Floats = np.max([part.kv_cache + part.activations for _, part in known], axis=0) if known else np.zeros(1)
     return sum(weights.values()) + rest
 

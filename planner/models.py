@@ -37,8 +37,10 @@ def on_models(planned: Planned, chosen: Chosen) -> Planned:
         )
         return replace(node, calls=calls)
 
+    two = planned.in_two
     return replace(
         planned,
+        in_two=None if two is None else lambda lower: on_models(two(lower), chosen),
         logical=transform_plan(planned.logical, logical),
         tables={name: transform_plan(plan, logical) for name, plan in planned.tables.items()},
         query=rewritten(planned.query, calls=lambda call: on_model(call, chosen)),

@@ -24,7 +24,8 @@ REFERENCE = {"cpu": "fp32", "cuda": "bf16"}
 class Option:
     """A simulated plan: what each call and the query cost, and which bounds it misses by what factor.
 
-    places: each call's placement; calls that run together have one, and all have one precision and sharding.
+    places: each call's placement; calls that run together have one, and all have one sharding and, but for calls that
+    have their own, one precision.
     """
 
     places: tuple[Placement, ...]
@@ -59,7 +60,7 @@ class Weighing:
     def composed(self, places: Sequence[Placement], costs: Sequence[Cost]) -> Option:
         """The plan of calls in these placements, whose costs are known."""
         parts = [self._memory(call, place) for call, place in zip(self.calls, places, strict=True)]
-        held = peak((call.model, part) for call, part in zip(self.calls, parts, strict=True))
+        held = peak((call.engine, part) for call, part in zip(self.calls, parts, strict=True))
         whole = together(costs, float(np.max(held)))
         quality = self._quality(places[0])
         misses = self._misses(costs, whole, quality)
@@ -72,16 +73,16 @@ class Weighing:
 
     def _cost(self, call: PricedCall, placement: Placement) -> Cost:
         return cost(
-            simulate(StepModel(self.hardware, call.shape, placement), call.work),
+            simulate(StepModel(self.hardware, call.shape, call.at(placement)), call.work),
             call.work,
             self.hardware,
             rented(self.hardware, self.contract),
             float(np.max(self._memory(call, placement).total)),
-            call.factor(placement.weights),
+            call.factor(call.at(placement).weights),
         )
 
     def _memory(self, call: PricedCall, place: Placement) -> Memory:
-        return memory(call.shape, call.work, place, place.max_rows, place.step_tokens, self.hardware.kind)
+        return memory(call.shape, call.work, call.at(place), place.max_rows, place.step_tokens, self.hardware.kind)
 
     def _quality(self, placement: Placement) -> float:
         exact = placement.weights == reference_of(self.hardware, self.contract)
@@ -106,7 +107,7 @@ class Weighing:
         if bound is None:
             return dict.fromkeys(call.run for call in self.calls)
         known = list(zip(self.calls, places, parts, strict=True))
-        weights = sum({call.model: part.weights for call, _, part in known}.values())
+        weights = sum({call.engine: part.weights for call, _, part in known}.values())
         found: dict[str, int | None] = {}
         for call, place, part in known:
             slot = call.shape.kv_bytes_per_token(BYTES_PER_VALUE[place.kv_cache])

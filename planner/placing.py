@@ -24,14 +24,20 @@ def placement(contract: Contract, choice: Choice | None, kind: Kind, out: str = 
 
 
 def placed(query: QueryPlan, placement: Placement) -> QueryPlan:
-    """The plan with all calls in this placement."""
-    return rewritten(query, calls=lambda call: replace(call, placement=placement))
+    """The plan with all calls in this placement, but for the precision of those that have their own."""
+    return rewritten(query, calls=lambda call: replace(call, placement=_own(call, placement)))
 
 
 def as_chosen(query: QueryPlan, contract: Contract, choice: Choice | None, kind: Kind) -> QueryPlan:
     """The plan with every call where the choice has it."""
 
     def put(call: CallExec) -> CallExec:
-        return replace(call, placement=placement(contract, choice, kind, call.out))
+        return replace(call, placement=_own(call, placement(contract, choice, kind, call.out)))
 
     return rewritten(query, calls=put)
+
+
+def _own(call: CallExec, placement: Placement) -> Placement:
+    """A plan's placement, for a call of a cascade in the precision that it is asked in."""
+    lower = call.stage.weights if call.stage is not None else ""
+    return replace(placement, weights=lower) if lower else placement

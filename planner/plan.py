@@ -1,10 +1,10 @@
 """From a bound query to what runs: rules, lowering, and the whole story kept for EXPLAIN."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 
 from dql.planner.binder import BoundQuery
-from dql.planner.cascading import take_apart
+from dql.planner.cascading import in_two, take_apart
 from dql.planner.contract import Contract
 from dql.planner.environment import Environment
 from dql.planner.logical import LogicalPlan, Scan, user_names, walk_plan
@@ -17,7 +17,10 @@ from dql.planner.scope import Fields
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """A query's plans: as bound, as rewritten and by which rules, and as it will run. `tables` are read by its SQL."""
+    """A query's plans: as bound, as rewritten and by which rules, and as it will run. `tables` are read by its SQL.
+
+    in_two: the same query with its labels asked in a lower precision first, and of the rows where that is unsure again.
+    """
 
     fields: Fields
     contract: Contract
@@ -26,6 +29,7 @@ class Planned:
     applied: tuple[Applied, ...]
     tables: Mapping[str, LogicalPlan]
     query: QueryPlan
+    in_two: Callable[[str], "Planned"] | None = field(default=None, compare=False, repr=False)
 
 
 def plan_query(bound: BoundQuery, contract: Contract, env: Environment, rules: tuple[Rule, ...] = RULES) -> Planned:
@@ -39,6 +43,17 @@ def plan_query(bound: BoundQuery, contract: Contract, env: Environment, rules: t
         rules = tuple(rule for rule in rules if rule.__name__ not in disabled)
     if contract.bounds_on("quality"):
         rules = tuple(rule for rule in rules if rule is not learn_filter_order)
+    found = _planned(bound, contract, env, rules)
+    first = env.next_number()
+
+    def twofold(lower: str) -> Planned:
+        plans = {name: (in_two(plan, lower), types) for name, (plan, types) in env.plans.items()}
+        return _planned(replace(bound, plan=in_two(bound.plan, lower)), contract, env.with_plans(plans, first), rules)
+
+    return replace(found, in_two=twofold)
+
+
+def _planned(bound: BoundQuery, contract: Contract, env: Environment, rules: tuple[Rule, ...]) -> Planned:
     logical, applied = optimize(take_apart(bound.plan, env), rules)
     tables: dict[str, LogicalPlan] = {}
     for name, (plan, _) in env.plans.items():

@@ -43,7 +43,7 @@ class Choice:
 
     def place(self, out: str) -> Placement:
         """Where a call runs, by the column of its answer; one without figures runs where the longest does."""
-        known = (place for call, place in zip(self.calls, self.best.places, strict=True) if call.out == out)
+        known = (call.at(place) for call, place in zip(self.calls, self.best.places, strict=True) if call.out == out)
         return next(known, self.best.placement)
 
     @property

@@ -16,6 +16,9 @@ def using(clause: ast.Using, env: Environment) -> Environment:
             return env.with_models(first, alternatives=tuple(others))
         case ast.CascadeModel():
             *before, last = _names(model.models, env, "CASCADE")
+            if not before:
+                hint = f"name a smaller model before it, USING CASCADE (small, {last}), or write USING {last}"
+                raise BindError("a cascade takes two models or more", span=model.span, hint=hint)
             return env.with_models(last, cascade=tuple(before))
     hint = "name one model: USING smollm2"
     raise UnsupportedError("USING (column) does not run yet", span=model.span, hint=hint)
@@ -27,7 +30,7 @@ def _names(models: tuple[ast.SingleModel, ...], env: Environment, word: str) -> 
             raise BindError(f"DRAFT goes with one model, not with {word}", span=model.draft.span)
     names = [_name(model, env) for model in models]
     for number, name in enumerate(names):
-        if name in names[:number]:
+        if name.lower() in (each.lower() for each in names[:number]):
             raise BindError(f"USING {word} names {name} twice", span=models[number].span)
     return names
 

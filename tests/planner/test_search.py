@@ -58,6 +58,15 @@ def test_figures_of_several_calls_add_up() -> None:
     assert both.cost.memory == pytest.approx(max(cost.memory for cost in both.calls))
 
 
+def test_one_model_at_two_precisions_takes_two_engines() -> None:
+    pinned = Contract(pinned={"batch_size": 8, "quantization": "bf16"})
+    one, two = ([replace(CALL, weights=weights), replace(CALL, out="b")] for weights in ("", "fp8"))
+    alone, both = (search(calls, hardware_named("h100"), pinned, what_if=True).best for calls in (one, two))
+    assert [call.at(both.placement).weights for call in two] == ["fp8", "bf16"]
+    assert both.calls[0].seconds < both.calls[1].seconds
+    assert both.cost.memory - alone.cost.memory > 0.4 * alone.cost.memory
+
+
 def test_earlier_runs_correct_later_predictions() -> None:
     slower = PricedCall("a", "smollm2", SHAPES["smollm2"], WORK, factors={"fp32": 2.0})
     once, twice = (search([call], small_cpu(), Contract()).best.cost.seconds for call in (CALL, slower))

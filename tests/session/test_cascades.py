@@ -143,3 +143,25 @@ def test_proofs_hold_for_what_lets_the_rows_through(session: FakeSession, cascad
     assert "the run calibrates" in plan(session, f"EXPLAIN {above} WITH on_overflow = 'truncate_middle'")
     session.query(f"CREATE OR REPLACE MODEL below FROM '{tiny_model(tmp_path, TinySizes(layers=1), name='b.gguf')}'")
     assert "the run calibrates" in plan(session, f"EXPLAIN {above}")
+
+
+def test_proofs_hold_for_the_parameters_of_what_lets_the_rows_through(session: FakeSession, cascade: str) -> None:
+    """The rows below are the same; those that reach the cascade are others."""
+    above = cascade.replace("FROM t", "FROM t WHERE len(AI_GENERATE(body, model => 'other')) > $least")
+    one, other = {"least": 1}, {"least": 3}
+    session.query(above, one).arrow()
+
+    def explained(params: dict[str, int]) -> str:
+        return "".join(map(str, session.query(f"EXPLAIN {above}", params).arrow().column(0).to_pylist()))
+
+    assert "calibrated on " in explained(one) and "the run calibrates" in explained(other)
+
+
+def test_proofs_hold_for_the_kernels_that_they_were_made_with(
+    session: FakeSession, cascade: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session.query(cascade).arrow()
+    assert "the run calibrates" in plan(session, f"EXPLAIN {cascade} WITH deterministic = true")
+    assert "calibrated on " in plan(session, f"EXPLAIN {cascade}")
+    monkeypatch.setattr("dql.judging.cpu_versions", lambda threads: {"torch": "another"})
+    assert "the run calibrates" in plan(session, f"EXPLAIN {cascade}")
