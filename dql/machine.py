@@ -13,10 +13,10 @@ from dql.errors import ConfigError
 from dql.models.shape import ModelShape
 from dql.planner.contract import Contract
 from dql.planner.devices import Device, cuda_devices, off_gpu, this_gpu, torch_has_cuda
-from dql.planner.hardware import Hardware, Kind, Progress, from_json, this_cpu
+from dql.planner.hardware import BUSY, Hardware, Kind, Progress, from_json, this_cpu
 
 _REFERENCE: Mapping[Kind, str] = {"cpu": "fp32", "cuda": "bf16"}  # the precision that every profile measures
-_BUSY, _CALM = 1.3, 0.7  # processes a core
+_CALM = 0.7  # load a core below which a machine that was busy is worth measuring again
 _LOG = logging.getLogger("dql")
 
 
@@ -102,7 +102,7 @@ class Machine:
         wanted = [shape for shape in shapes if _measurable(shape, kind)]
         if not all(hardware.source == "measured" and hardware.measured_for(_REFERENCE[kind], s) for s in wanted):
             return True
-        return hardware.load > _BUSY and os.getloadavg()[0] / hardware.cores < _CALM
+        return hardware.load > BUSY and os.getloadavg()[0] / hardware.cores < _CALM
 
     def measure(
         self,
@@ -119,7 +119,7 @@ class Machine:
         """
         hardware, typical, path = self._held(kind), self._typical(kind), self._path(kind)
         assert hardware is not None and typical is not None and path is not None
-        if thorough or hardware.load > _BUSY:  # figures of a busy machine are no unit for others
+        if thorough or hardware.load > BUSY:  # figures of a busy machine are no unit for others
             hardware = replace(typical, price=hardware.price)
         for shape in shapes:
             if not hardware.measured_for(_REFERENCE[kind], shape) and _measurable(shape, kind):

@@ -4,7 +4,6 @@ The quick profile takes a few seconds and measures each operator where plans liv
 more repeats. Figures become shares of the machine's speed of light, as `Hardware` keeps them.
 """
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from time import perf_counter
@@ -20,6 +19,7 @@ from dql.executor.cpu_attention import cpu_attention
 from dql.executor.engine import Engine
 from dql.executor.models.head import Head
 from dql.executor.options import EngineOptions
+from dql.executor.others import Others
 from dql.executor.quantize import layout
 from dql.executor.requests import Generate, Request, Score
 from dql.executor.slab import Slab
@@ -27,6 +27,7 @@ from dql.executor.step import Segment, StepBuilder
 from dql.kernels.kv_cache import KVCache
 from dql.models.shape import ModelShape
 from dql.planner.hardware import (
+    BUSY,
     BYTES_PER_VALUE,
     Curve,
     Hardware,
@@ -39,7 +40,6 @@ from dql.planner.hardware import (
 
 Points = list[tuple[float, float, float]]  # size, seconds at the speed of light, seconds measured
 
-BUSY = 1.3  # load a core from which figures are those of a machine that others use
 _VOCABULARY = 16_384  # least rows of the head that are measured
 _SHORT = 16  # tokens of the rows by which a call of attention is measured
 _TELLING = 5  # repeats of a call that tell by how much its seconds vary
@@ -87,7 +87,7 @@ def measure(
     """`base` with this machine's figures for models of this shape; what other shapes measured stays."""
     threads, clock = torch.get_num_threads(), _Clock(grid)
     known, typical = base.source == "measured", base.operators["fp32"]
-    load = os.getloadavg()[0] / threads
+    meanwhile = Others()
     with torch.inference_mode():
         progress("memory bandwidth", 0.0)
         bandwidth = base.bandwidth if known else _bandwidth(clock)
@@ -117,7 +117,8 @@ def measure(
     found = {"fp32": (peak, operators), **lossy}
     others = dict(base.operators) if known else {precision: measured for precision, (_, measured) in found.items()}
     here = {f"{precision} {layer_key(shape)}": measured for precision, (_, measured) in found.items()}
-    busy = f"; measured on a busy machine, load {load:.1f} a core" if load > BUSY else ""
+    load = meanwhile.share()
+    busy = f"; measured while others used {load:.0%} of the machine" if load > BUSY else ""
     return replace(
         base,
         memory=float(total_memory()),

@@ -27,6 +27,7 @@ Progress = Callable[[str, float], None]  # what is measured now, share done
 
 FORMAT = 3  # of the files; those of another are measured anew
 BYTES_PER_VALUE = {"fp32": 4.0, "bf16": 2.0, "fp8": 1.0, "int8": 1.0, "int4": 0.5625}  # int4: with its group scales
+BUSY = 0.3  # share of the cores used by others from which figures are those of a busy machine
 _NAME = re.compile(r"([a-z][a-z0-9-]*?)(?::(\d+))?", re.IGNORECASE)
 _MEMINFO = Path("/proc/meminfo")
 _CPUINFO = Path("/proc/cpuinfo")
@@ -78,7 +79,7 @@ class Hardware:
     layer_seconds for each layer of a step, row_seconds for each decoding row of a step, start_seconds for each row,
     call_seconds for each call of attention over prompts in a layer.
     all_reduce: bytes → seconds between two devices or more. price: USD per device-hour, None where nobody said.
-    spread: half-width of a prediction's interval as a share of it. load: processes a core while it was measured.
+    spread: half-width of a prediction's interval as a share of it. load: share of the cores that others used meanwhile.
     sway: by what share one step in twenty took longer than its like.
     """
 
