@@ -10,7 +10,7 @@ from pathlib import Path
 from dql.errors import ConfigError, OutOfMemoryError
 from dql.executor.options import EngineOptions
 from dql.models.shape import ModelShape
-from dql.planner.hardware import BYTES_PER_VALUE, Kind
+from dql.planner.hardware import BYTES_PER_VALUE, Kind, cpu_precisions
 from dql.planner.memory import end_bytes, matrix_bytes
 
 _CGROUP = Path("/sys/fs/cgroup")
@@ -56,7 +56,9 @@ class MemoryPlan:
 def plan_memory(shape: ModelShape, options: EngineOptions, free: int) -> MemoryPlan:
     """The memory of a model with `free` bytes at hand. Raises ConfigError for a KV budget below one token."""
     kind: Kind = "cpu" if options.device == "cpu" else "cuda"
-    weights = int(matrix_bytes(shape, options.weights, kind) + end_bytes(shape, options.weights, kind))
+    bf16 = "bf16" in cpu_precisions()
+    matrices = matrix_bytes(shape, options.weights, kind, bf16=bf16)
+    weights = int(matrices + end_bytes(shape, options.weights, kind, bf16=bf16))
     width = 4 * shape.hidden_size + 2 * shape.intermediate_size + 3 * shape.query_size
     activations = options.step_tokens * width * _FLOAT
     if not shape.causal:

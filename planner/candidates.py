@@ -104,7 +104,7 @@ def price(candidates: pl.DataFrame, calls: Sequence[PricedCall], hardware: Hardw
             factor = call.factor(own.weights)
             seconds, latency = seconds + total * factor, latency + row * factor
             ttft, tpot = np.maximum(ttft, full * factor), np.maximum(tpot, step * factor)
-        used = peak((c.engine, memory(c.shape, c.work, c.at(placement), rows, tokens, hardware.kind)) for c in calls)
+        used = peak((c.engine, memory(c.shape, c.work, c.at(placement), rows, tokens, hardware)) for c in calls)
         figures = {"seconds": seconds, "latency": latency, "ttft": ttft, "tpot": tpot, "memory": used}
         parts.append(part.with_columns(**{name: pl.Series(values) for name, values in figures.items()}))
     return pl.concat(parts)

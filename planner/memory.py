@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from dql.models.shape import ModelShape
-from dql.planner.hardware import BYTES_PER_VALUE, Floats, Kind, cpu_precisions
+from dql.planner.hardware import BYTES_PER_VALUE, Floats, Hardware, Kind
 from dql.planner.physical import Placement
 
 if TYPE_CHECKING:  # the engine reckons with these sums too, where nothing that reads tables is installed
@@ -46,15 +46,16 @@ def memory(
     placement: Placement,
     max_rows: ArrayLike,
     step_tokens: ArrayLike,
-    kind: Kind,
+    hardware: Hardware,
 ) -> Memory:
     """What a call takes where `placement` shards it over such devices, at these batch and step sizes."""
+    kind, bf16 = hardware.kind, "bf16" in hardware.peak
     shards, stages = placement.tensor_parallel, placement.pipeline_parallel
     per_slot = shape.kv_bytes_per_token(BYTES_PER_VALUE[placement.kv_cache]) / shards / stages
     slots = kv_slots(work, max_rows, step_tokens)
     return Memory(
-        weights=matrix_bytes(shape, placement.weights, kind) / shards / stages
-        + end_bytes(shape, placement.weights, kind, whole=stages == 1) / shards,
+        weights=matrix_bytes(shape, placement.weights, kind, bf16=bf16) / shards / stages
+        + end_bytes(shape, placement.weights, kind, bf16=bf16, whole=stages == 1) / shards,
         kv_cache=slots * per_slot,
         activations=_activations(shape, placement, kind, np.asarray(max_rows), np.asarray(step_tokens)),
     )
@@ -68,10 +69,11 @@ def peak(parts: Iterable[tuple[object, Memory]]) -> Floats:
     return sum(weights.values()) + rest
 
 
-def matrix_bytes(shape: ModelShape, weights: str, kind: Kind) -> float:
+def matrix_bytes(shape: ModelShape, weights: str, kind: Kind, *, bf16: bool) -> float:
     """Bytes of the matrices of all layers in a precision, those counted that it leaves wider.
 
     int8 on the CPU leaves the output and down projections; int4 leaves what has no whole groups of inputs.
+    bf16: whether the processor multiplies it by itself.
     """
     value, hidden = BYTES_PER_VALUE[weights], shape.hidden_size
     below_norms = (hidden, shape.query_size + 2 * shape.kv_size + 2 * shape.intermediate_size)  # inputs, outputs
@@ -79,14 +81,14 @@ def matrix_bytes(shape: ModelShape, weights: str, kind: Kind) -> float:
     wide, wide_value = 0, value
     if kind == "cpu" and weights == "int8" and shape.causal:
         wide = sum(inputs * count for inputs, count in others)
-        wide_value = BYTES_PER_VALUE["bf16" if "bf16" in cpu_precisions() else "fp32"]
+        wide_value = BYTES_PER_VALUE["bf16" if bf16 else "fp32"]
     elif weights == "int4":
         wide = sum(inputs * count for inputs, count in (below_norms, *others) if inputs % INT4_GROUP)
         wide_value = BYTES_PER_VALUE["bf16"]
     return shape.layer_parameters * value + shape.num_layers * wide * (wide_value - value)
 
 
-def end_bytes(shape: ModelShape, weights: str, kind: Kind, *, whole: bool = True) -> float:
+def end_bytes(shape: ModelShape, weights: str, kind: Kind, *, bf16: bool, whole: bool = True) -> float:
     """Bytes of embedding and LM head; not `whole`: of the larger, where they lie on different devices of a pipeline.
 
     They stay in fp32 on the CPU, where the head lies packed beside the rows that labels are read from, and in bf16 for
@@ -95,7 +97,7 @@ def end_bytes(shape: ModelShape, weights: str, kind: Kind, *, whole: bool = True
     value = 4.0 if kind == "cpu" else max(BYTES_PER_VALUE[weights], 2.0)
     packed = kind == "cpu" and shape.causal
     copies = (1 if shape.tie_embeddings or not shape.causal else 2) + packed
-    screen = BYTES_PER_VALUE["bf16"] if packed and shape.logit_softcap is None and "bf16" in cpu_precisions() else 0.0
+    screen = BYTES_PER_VALUE["bf16"] if packed and shape.logit_softcap is None and bf16 else 0.0
     return shape.embedding_parameters * (value * (copies if whole else 1) + screen)
 
 

@@ -82,7 +82,7 @@ class Weighing:
         )
 
     def _memory(self, call: PricedCall, place: Placement) -> Memory:
-        return memory(call.shape, call.work, call.at(place), place.max_rows, place.step_tokens, self.hardware.kind)
+        return memory(call.shape, call.work, call.at(place), place.max_rows, place.step_tokens, self.hardware)
 
     def _quality(self, placement: Placement) -> float:
         exact = placement.weights == reference_of(self.hardware, self.contract)

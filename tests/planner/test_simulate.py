@@ -84,7 +84,7 @@ def test_the_closed_form_ranks_as_the_simulation_does(max_rows: int, outputs: tu
 def test_fewer_bits_never_take_more_memory() -> None:
     work = Workload(100, 100, 0, (50.0,), outputs=(10.0,), longest_output=10)
     totals = [
-        float(memory(SHAPES["llama-8b"], work, Placement(weights, "bf16"), 64, 1024, "cuda").total)
+        float(memory(SHAPES["llama-8b"], work, Placement(weights, "bf16"), 64, 1024, hardware_named("h100")).total)
         for weights in ("fp32", "bf16", "fp8", "int4")
     ]
     assert totals == sorted(totals, reverse=True)
@@ -96,8 +96,8 @@ def test_shards_hold_less_and_wait_for_each_other(tensor: int) -> None:
     work = Workload(1000, 1000, 0, (100.0,), outputs=(64.0,), longest_output=64)
     one, many = (Placement("bf16", "bf16", tensor_parallel=n, max_rows=64, step_tokens=8192) for n in (1, tensor))
     shape = SHAPES["llama-8b"]
-    assert float(memory(shape, work, many, 64, 8192, "cuda").total) <= float(
-        memory(shape, work, one, 64, 8192, "cuda").total
+    assert float(memory(shape, work, many, 64, 8192, h100).total) <= float(
+        memory(shape, work, one, 64, 8192, h100).total
     )
     alone, sharded = (simulate(StepModel(h100, shape, p), work).seconds for p in (one, many))
     assert alone / tensor <= sharded <= alone * 1.0001
