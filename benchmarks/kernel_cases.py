@@ -20,6 +20,7 @@ from dql.kernels.quantize import Int4Weight, encode, quantize_rows
 from dql.kernels.rms_norm import add_rms_norm, rms_norm_quantized
 from dql.kernels.rope import rope
 from dql.kernels.sample import SamplingRows, greedy, sample
+from dql.kernels.scale_sums import scale_sums
 
 WIDTH, HEADS, KV_HEADS, HEAD_DIM, FEED_FORWARD, VOCABULARY = 4096, 32, 8, 128, 14336, 128256
 SITES = ((4096, 12288), (6144, 4096), (16384, 4096), (65536, 4096))  # outputs, inputs
@@ -82,6 +83,11 @@ def elementwise(rows: int) -> Iterator[Case]:
         x = _random(rows, WIDTH)
         return lambda: quantize_rows(x, FP8)
 
+    def scaled() -> Callable[[], object]:
+        sums = torch.randint(-100_000, 100_000, (rows, WIDTH), device="cuda", dtype=torch.int32)
+        x_scales, scales, bias = torch.rand(rows, device="cuda"), torch.rand(WIDTH, device="cuda"), _random(WIDTH)
+        return lambda: scale_sums(sums, x_scales, scales, torch.bfloat16, bias)
+
     def rotate() -> Callable[[], object]:
         fused = _random(rows, HEADS + 2 * KV_HEADS, HEAD_DIM)
         q, k, v = torch.split(fused, [HEADS, KV_HEADS, KV_HEADS], 1)
@@ -108,6 +114,7 @@ def elementwise(rows: int) -> Iterator[Case]:
     yield Case("gated silu", shape, 6 * rows * FEED_FORWARD, 0, "bf16", swiglu)
     yield Case("gated_quantized fp8", shape, 5 * rows * FEED_FORWARD, 0, "bf16", swiglu_fp8)
     yield Case("quantize_rows fp8", shape, wide + wide // 2, 0, "bf16", rows_fp8)
+    yield Case("scale_sums", shape, 3 * wide, 0, "bf16", scaled)
     yield Case("rope + KV write", shape, heads, 0, "bf16", rotate)
     yield Case("merge_states of 4 parts", shape, 2 * state + 16 * rows * HEADS * (HEAD_DIM + 1), 0, "bf16", merge)
     if rows >= 64:
@@ -255,6 +262,8 @@ def cases() -> Iterator[Case]:
         for rows in (1, 16, 64):
             for kind in ("bf16", "fp8", "int8", "w8a16", "int4"):
                 yield linear(kind, rows, outputs, inputs)
+        for kind in ("bf16", "fp8", "int8"):  # the library's products, int8's scales applied after it
+            yield linear(kind, 1024, outputs, inputs)
     for tokens in (1, 128, 4096):
         yield from heads(tokens)
     for rows in (128, 4096):

@@ -40,6 +40,8 @@ CONFIGS: Mapping[tuple[str, str, int], Config] = {
     **_rows("gated_quantized", 90, {"any": Config({"BLOCK": 4096}, num_warps=8)}),
     **_rows("quantize_rows", 0, {"any": Config({"BLOCK": 16})}),
     **_rows("quantize_rows", 90, {"any": Config({"BLOCK": 4096}, num_warps=8)}),
+    **_rows("scale_sums", 0, {"any": Config({"BLOCK": 16})}),
+    **_rows("scale_sums", 90, {"any": Config({"BLOCK": 1024})}),
     **_rows("merge_states", 0, {"any": Config({"BLOCK": 4})}),
     **_rows("merge_states", 90, {"any": Config({"BLOCK": 16})}),
     **_rows("rope", 0, {"any": Config({"HEADS": 2})}),

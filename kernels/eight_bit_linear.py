@@ -23,6 +23,7 @@ from dql.kernels.language import (
     uses_triton,
 )
 from dql.kernels.layout import FLOATS, FP8, check
+from dql.kernels.scale_sums import scale_sums
 from dql.kernels.split_k import join_parts, splits_of
 
 SKINNY = 64  # rows up to which the Triton kernel is used
@@ -31,25 +32,43 @@ _LIBRARY = 16  # extents of a weight that the library's 8-bit products take: mul
 
 
 def quantized_linear(
-    x: torch.Tensor, x_scales: torch.Tensor, weight: torch.Tensor, scales: torch.Tensor, dtype: torch.dtype
+    x: torch.Tensor,
+    x_scales: torch.Tensor,
+    weight: torch.Tensor,
+    scales: torch.Tensor,
+    dtype: torch.dtype,
+    bias: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """x codes [rows, inputs], x_scales [rows], weight codes [outputs, inputs], scales [outputs] → [rows, outputs].
 
-    x and weight are both fp8 e4m3 or both int8, scales float32, the result `dtype`.
+    x and weight are both fp8 e4m3 or both int8, scales float32, the result `dtype`; bias [outputs] is added to it.
     """
     check("x", x, (None, None), dtypes=(FP8, torch.int8))
     check("x_scales", x_scales, (x.shape[0],), dtypes=(torch.float32,), like=x)
     _check_weight(x, weight, scales, x.dtype)
+    library = x.shape[0] > SKINNY and not (weight.shape[0] % _LIBRARY or weight.shape[1] % _LIBRARY)
+    if uses_triton(x) and library and x.dtype == torch.int8:
+        return scale_sums(torch._int_mm(x, weight.t()), x_scales, scales, dtype, bias)
+    y = _product(x, x_scales, weight, scales, dtype, library)
+    return y if bias is None else y.add_(bias)
+
+
+def _product(
+    x: torch.Tensor,
+    x_scales: torch.Tensor,
+    weight: torch.Tensor,
+    scales: torch.Tensor,
+    dtype: torch.dtype,
+    library: bool,
+) -> torch.Tensor:
     if not uses_triton(x):
         return _cpu(x.float(), weight.float(), x_scales[:, None] * scales).to(dtype)
     if x.shape[0] <= SKINNY:
         return _triton(x, weight, x_scales, scales, dtype)
-    if weight.shape[0] % _LIBRARY or weight.shape[1] % _LIBRARY:
+    if not library:
         wide = dtype if dtype == torch.float32 else torch.bfloat16  # in which all codes are exact
         return (_cpu(x.to(wide), weight.to(wide), scales).float() * x_scales[:, None]).to(dtype)
-    if x.dtype == FP8:
-        return torch._scaled_mm(x, weight.t(), x_scales[:, None], scales[None], out_dtype=dtype)
-    return (torch._int_mm(x, weight.t()).float() * x_scales[:, None] * scales).to(dtype)
+    return torch._scaled_mm(x, weight.t(), x_scales[:, None], scales[None], out_dtype=dtype)
 
 
 def weight_only_linear(x: torch.Tensor, weight: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:

@@ -30,8 +30,7 @@ class EightBitLinear:
 
     def product(self, codes: torch.Tensor, scales: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         """The product of rows that are codes already: codes [rows, inputs], scales [rows] → [rows, outputs] `dtype`."""
-        y = quantized_linear(codes, scales, self._weight, self._scales, dtype)
-        return y if self._bias is None else y.add_(self._bias)
+        return quantized_linear(codes, scales, self._weight, self._scales, dtype, self._bias)
 
 
 class EightBitGated:

@@ -22,6 +22,7 @@ from dql.kernels.quantize import Int4Weight, quantize_rows
 from dql.kernels.rms_norm import add_rms_norm, rms_norm, rms_norm_quantized
 from dql.kernels.rope import HeadNorm, rope
 from dql.kernels.sample import SamplingRows, greedy, sample
+from dql.kernels.scale_sums import scale_sums
 
 FP8 = torch.float8_e4m3fn
 KV_HEADS = {64: (9, 3), 128: (32, 8), 256: (4, 1)}
@@ -71,6 +72,13 @@ def quantized_activations() -> None:
 def quantized_rows() -> None:
     quantize_rows(halves(128, 4096), FP8)
     quantize_rows(halves(128, 14336), torch.int8)
+
+
+def scaled_sums() -> None:
+    for outputs in (6144, 28672):
+        factors = floats(512), floats(outputs)
+        scale_sums(integers(512, outputs), *factors, torch.bfloat16)
+        scale_sums(integers(512, outputs), *factors, torch.bfloat16, halves(outputs))
 
 
 def ropes() -> None:
@@ -198,6 +206,7 @@ LAUNCHES: dict[tuple[str, str], Callable[[], None]] = {
     ("gated", "any"): activations,
     ("gated_quantized", "any"): quantized_activations,
     ("quantize_rows", "any"): quantized_rows,
+    ("scale_sums", "any"): scaled_sums,
     ("rope", "any"): ropes,
     ("merge_states", "any"): merges,
     ("join_splits", "any"): joins,

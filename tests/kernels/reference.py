@@ -34,6 +34,11 @@ def dequantised(codes: torch.Tensor, scales: torch.Tensor) -> Double:
     return double(codes.float()) * double(scales)[..., None]
 
 
+def scale_sums(sums: Double, x_scales: Double, scales: Double, bias: Double | None) -> Double:
+    y = x_scales[:, None] * scales * sums
+    return y if bias is None else y + bias
+
+
 def rms_norm(x: Double, weight: Double, eps: float, offset: float) -> Double:
     return x / torch.sqrt((x * x).mean(-1, keepdim=True) + eps) * (weight + offset)
 

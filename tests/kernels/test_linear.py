@@ -8,7 +8,9 @@ from dql.kernels.int4_linear import int4_linear
 from dql.kernels.language import interpreting
 from dql.kernels.lora import lora_add
 from dql.kernels.quantize import Int4Weight, dequantize_int4, encode, pack_int4, quantize_int4
+from dql.kernels.scale_sums import scale_sums
 from tests.kernels.reference import dequantised, double, error, tolerance
+from tests.kernels.reference import scale_sums as expected_sums
 
 # rows, outputs, inputs; the last is above what the skinny kernel takes, and odd for the library
 SHAPES = [(1, 20, 128), (5, 37, 320), (17, 24, 72), (70, 20, 72)]
@@ -23,6 +25,40 @@ def test_quantized_linear(
     weight, scales = encode(torch.randn(outputs, inputs, generator=random), codes)
     expected = dequantised(x, x_scales) @ dequantised(weight, scales).t()
     out = quantized_linear(x.to(device), x_scales.to(device), weight.to(device), scales.to(device), dtype)
+    assert out.dtype == dtype
+    assert error(out, expected) < tolerance(dtype)
+
+
+@pytest.mark.parametrize("rows", [40, 70])
+@pytest.mark.parametrize("codes", [torch.float8_e4m3fn, torch.int8], ids=["fp8", "int8"])
+def test_quantized_linear_adds_its_bias(
+    device: str, dtype: torch.dtype, random: torch.Generator, rows: int, codes: torch.dtype
+) -> None:
+    """At extents that the library takes above 64 rows."""
+    if codes != torch.int8 and rows > 64 and interpreting():
+        pytest.skip("the library's fp8 product is a GPU's")
+    if device == "cuda" and codes != torch.int8 and rows > 64 and dtype != torch.bfloat16:
+        pytest.skip("the library's fp8 product by rows gives bf16")
+    x, x_scales = encode(torch.randn(rows, 64, generator=random), codes)
+    weight, scales = encode(torch.randn(48, 64, generator=random), codes)
+    bias = torch.randn(48, generator=random).to(dtype)
+    expected = dequantised(x, x_scales) @ dequantised(weight, scales).t() + double(bias)
+    out = quantized_linear(*(part.to(device) for part in (x, x_scales, weight, scales)), dtype, bias.to(device))
+    assert out.dtype == dtype
+    assert error(out, expected) < tolerance(dtype)
+
+
+@pytest.mark.parametrize(("rows", "outputs"), [(1, 16), (5, 37), (70, 48)])
+@pytest.mark.parametrize("biased", [False, True])
+def test_scale_sums(
+    device: str, dtype: torch.dtype, random: torch.Generator, rows: int, outputs: int, biased: bool
+) -> None:
+    sums = torch.randint(-(1 << 20), 1 << 20, (rows, outputs), generator=random, dtype=torch.int32)
+    x_scales, scales = (torch.rand(count, generator=random) * 1e-3 for count in (rows, outputs))
+    bias = torch.randn(outputs, generator=random).to(dtype) if biased else None
+    expected = expected_sums(double(sums), double(x_scales), double(scales), None if bias is None else double(bias))
+    on = [part.to(device) for part in (sums, x_scales, scales)]
+    out = scale_sums(on[0], on[1], on[2], dtype, None if bias is None else bias.to(device))
     assert out.dtype == dtype
     assert error(out, expected) < tolerance(dtype)
 
