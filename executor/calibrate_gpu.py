@@ -101,7 +101,7 @@ class DeviceTimer:
             work()
             return torch.empty(0)
 
-        again, spans = self._record(run), []
+        again, spans = self._record(run).again, []
         for _ in range(repeats):
             begin, end = (torch.Event("cuda", enable_timing=True) for _ in range(2))
             begin.record()

@@ -5,7 +5,7 @@ pass the device moves positions, slots and lengths on by itself: as long as the 
 """
 
 from bisect import bisect_left
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -23,12 +23,24 @@ from dql.kernels.language import power_of_two
 
 ROWS = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)  # sizes that steps are padded to
 SEEN = 8  # steps of one kind that run launch by launch before it is recorded, which takes as long as many steps
+MOST = 64  # passes kept, and the bytes of device memory that they may take together; the one unused longest goes first
+MOST_BYTES = 1 << 30
+_KINDS = 1024  # kinds whose steps are counted
 _SHORTEST = 256  # keys that even the shortest rows are launched for
 _ALIGNED = 4  # int32s: 16 bytes
 _STATE = 5  # arrays over rows: positions, slots, first slots, lengths, and 1 where the row is a real one
 
 Pass = Callable[[], torch.Tensor]
-Recorder = Callable[[Pass], Pass]
+
+
+class Recorded(NamedTuple):
+    """What repeats a pass, and the bytes of device memory that recording it took."""
+
+    again: Pass
+    size: int
+
+
+Recorder = Callable[[Pass], Recorded]
 
 
 class Kind(NamedTuple):
@@ -40,13 +52,16 @@ class Kind(NamedTuple):
 
 
 class DecodeGraphs:
-    """The recorded passes of one model. `reason`: why nothing is recorded any more, where that is so."""
+    """The recorded passes of one model, bounded in number and memory.
+
+    `reason`: why nothing is recorded any more, where that is so.
+    """
 
     def __init__(self, decoder: CausalModel, pool: BlockPool, newest: torch.Tensor, record: Recorder) -> None:
         """`newest` [slots + 1]: the token that goes into each slot. `record`: runs a pass, returns what repeats it."""
         self.reason: str | None = None
         self._decoder, self._pool, self._newest, self._record = decoder, pool, newest, record
-        self._passes: dict[Kind, _StaticPass] = {}
+        self._passes: OrderedDict[Kind, _StaticPass] = OrderedDict()
         self._seen: Counter[Kind] = Counter()
 
     def forward(self, step: Step) -> torch.Tensor | None:
@@ -58,8 +73,7 @@ class DecodeGraphs:
             return None
         levels = levels_of(SharedRuns(step), len(step.ids))
         kind = _kind(step, levels)
-        self._seen[kind] += 1
-        if kind not in self._passes and self._seen[kind] <= SEEN:
+        if kind not in self._passes and not self._often(kind):
             return None
         arrays = _arrays(step, levels, kind, self._pool.slots)
         try:
@@ -67,10 +81,33 @@ class DecodeGraphs:
                 found = _StaticPass(self._decoder, self._pool, self._newest, kind)
                 found.record(arrays, self._record)
                 self._passes[kind] = found
+            self._passes.move_to_end(kind)
+            self._shed()
             return self._passes[kind].repeat(arrays)[: len(step.ids)]
-        except RuntimeError as error:  # what cannot be recorded can still be launched
+        except RuntimeError as error:  # what cannot be recorded can still be launched, with the memory of what was
             self.reason = str(error).splitlines()[0]
+            self._passes.clear()
             return None
+
+    def _often(self, kind: Kind) -> bool:
+        """Count a step of a kind that is not recorded; whether it was met often enough to be."""
+        if len(self._seen) >= _KINDS:
+            self._seen.clear()
+        self._seen[kind] += 1
+        if self._seen[kind] <= SEEN:
+            return False
+        del self._seen[kind]  # dropped, it has to be met as often again: kinds in turn are not recorded in turn
+        return True
+
+    def _shed(self) -> None:
+        """Drop the passes unused longest until the bounds hold. CUDA frees one that still runs when it is done.
+
+        Memory of the pool that they share is not handed back while one of them is left: the next recording takes it.
+        """
+        while len(self._passes) > 1 and (
+            len(self._passes) > MOST or sum(kept.size for kept in self._passes.values()) > MOST_BYTES
+        ):
+            self._passes.popitem(last=False)
 
 
 class _StaticPass:
@@ -101,11 +138,13 @@ class _StaticPass:
         )
         self._held: NDArray[np.int32] | None = None  # what the buffer holds, where that is known
         self._again: Pass = self._run
+        self.size = 0  # bytes of device memory
 
     def record(self, arrays: Sequence[NDArray[np.int64]], record: Recorder) -> None:
         """Record the pass; to that end it may run, any number of times."""
         self._fill(self._staged(arrays))
-        self._again = record(self._run)
+        self._again, taken = record(self._run)
+        self.size = taken + self._buffer.nbytes
         self._held = None
 
     def repeat(self, arrays: Sequence[NDArray[np.int64]]) -> torch.Tensor:
@@ -145,9 +184,10 @@ def recorder(device: torch.device) -> Recorder | None:
         return None
     pool = torch.cuda.graph_pool_handle()
 
-    def record(run: Pass) -> Pass:
+    def record(run: Pass) -> Recorded:
         run()  # compiles kernels and opens libraries, which a recording may not
         torch.cuda.synchronize(device)
+        free = torch.cuda.mem_get_info(device)[0]
         graph = torch.cuda.CUDAGraph()
         # what other threads do meanwhile, such as loading a model, is none of the recording's business
         with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
@@ -157,7 +197,8 @@ def recorder(device: torch.device) -> Recorder | None:
             graph.replay()
             return hidden
 
-        return repeat
+        # what others took meanwhile is counted in: too much at worst
+        return Recorded(repeat, max(0, free - torch.cuda.mem_get_info(device)[0]))
 
     return record
 

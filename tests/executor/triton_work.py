@@ -14,6 +14,7 @@ from unittest import mock
 
 import numpy as np
 
+from dql.executor.decode_graphs import Recorded
 from dql.executor.engine import Engine
 from dql.executor.options import EngineOptions
 from dql.executor.requests import Follow, Generate, Request, Sampling, Score, Task
@@ -56,7 +57,7 @@ def small(*, interpreted: bool) -> Iterator[None]:
         for module in modules:
             mock.patch(f"dql.executor.{module}.LONG_RUN", LONG).start()
         if interpreted:
-            mock.patch("dql.executor.triton_backend.recorder", lambda device: lambda run: run).start()
+            mock.patch("dql.executor.triton_backend.recorder", lambda device: lambda run: Recorded(run, 0)).start()
         mock.patch("dql.executor.decode_graphs.SEEN", 0).start()
         mock.patch("dql.kernels.attention.MIN_BLOCKS", 1).start()  # shared runs are split over their keys
         try:

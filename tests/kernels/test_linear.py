@@ -43,7 +43,9 @@ def test_quantized_linear_adds_its_bias(
     weight, scales = encode(torch.randn(48, 64, generator=random), codes)
     bias = torch.randn(48, generator=random).to(dtype)
     expected = dequantised(x, x_scales) @ dequantised(weight, scales).t() + double(bias)
-    out = quantized_linear(*(part.to(device) for part in (x, x_scales, weight, scales)), dtype, bias.to(device))
+    out = quantized_linear(
+        x.to(device), x_scales.to(device), weight.to(device), scales.to(device), dtype, bias.to(device)
+    )
     assert out.dtype == dtype
     assert error(out, expected) < tolerance(dtype)
 
