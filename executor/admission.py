@@ -112,7 +112,7 @@ class Admission:
         """Hand a dense run that prompts begin with over to the pool once it is computed, for windows to come."""
         if node.parent is None and node.dense and node.block is not None and node.done == node.length:
             self._used -= node.block.length
-            node.resident = self._pool.keep(node.tokens, node.block, invariant=self._invariant)
+            node.resident = self._pool.keep(node.tokens, node.block, invariant=self._invariant, precise=node.precise)
             node.block = None
 
     def release(self, row: Row) -> None:

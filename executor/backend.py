@@ -60,5 +60,6 @@ class CpuBackend:
                 raise StepCancelled
             return prepared(q, cache, window=window)
 
-        tokens = PackedTokens(*(torch.from_numpy(x) for x in (step.ids, step.positions, step.slots, step.outputs)))
+        arrays = step.ids, step.positions, step.slots, step.outputs, step.precise
+        tokens = PackedTokens(*(torch.from_numpy(x) for x in arrays))
         return self._decoder.forward(tokens, self._pool.caches, attention)

@@ -27,12 +27,14 @@ class Block:
 class Resident:
     """A prefix whose keys and values stay computed after its rows are done, until the memory is wanted.
 
-    invariant: they are those of `deterministic = true`, the same to the bit whatever ran beside them.
+    invariant: they are those of `deterministic = true`, the same to the bit whatever ran beside them. precise: how many
+    of the first were computed in a higher precision (see Generate).
     """
 
     tokens: Tokens
     block: Block
     invariant: bool = False
+    precise: int = 0
     users: int = 0  # rows and windows that may read it; it is not dropped meanwhile
     last_used: int = 0
 
@@ -119,9 +121,9 @@ class BlockPool:
         """Give a block back."""
         self._allocator.free(block)
 
-    def keep(self, tokens: Tokens, block: Block, *, invariant: bool = False) -> Resident:
+    def keep(self, tokens: Tokens, block: Block, *, invariant: bool = False, precise: int = 0) -> Resident:
         """Keep a computed prefix, whose keys and values fill `block`, for prompts to come; the caller uses it."""
-        resident = Resident(tokens, block, invariant, users=1, last_used=next(self._clock))
+        resident = Resident(tokens, block, invariant, precise, users=1, last_used=next(self._clock))
         self.residents.append(resident)
         return resident
 

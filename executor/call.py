@@ -212,8 +212,15 @@ def _reused(inquiry: Inquiry, members: Sequence[NDArray[np.int64]]) -> int:
 
 def task_of(call: CallExec, prompt: CompiledPrompt) -> Task:
     """What a call asks of the engine with one of its prompts."""
+    precise = precise_tokens(call, prompt)
     if call.op != "generate":
-        return Score(prompt.label_ids)
+        return Score(prompt.label_ids, precise)
     d = call.decoding
     sampling = Sampling(d.temperature, d.top_k, d.top_p, d.min_p, d.seed)
-    return Generate(d.max_tokens, prompt.stop_ids, d.stop, sampling)
+    return Generate(d.max_tokens, prompt.stop_ids, d.stop, sampling, precise)
+
+
+def precise_tokens(call: CallExec, prompt: CompiledPrompt) -> int:
+    """How many tokens a call's prompts begin with in a higher precision than its rows have: what the template puts
+    before the first column, so that no answer depends on which rows stand together."""
+    return prompt.constant_prefix_tokens if call.placement.splits else 0

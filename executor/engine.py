@@ -20,7 +20,7 @@ from dql.executor.models.linear import Layout
 from dql.executor.models.tiles import TILE
 from dql.executor.options import Counters, EngineOptions, Pace
 from dql.executor.own_text import OwnText
-from dql.executor.quantize import kv_type, layout, prepared
+from dql.executor.quantize import above, kv_type, layout, prepared
 from dql.executor.recorder import Decode
 from dql.executor.requests import Answer, Request
 from dql.executor.run import DecoderRun, Loaded
@@ -185,7 +185,8 @@ def _decoder(model: Model, options: EngineOptions, held: Layout) -> CausalModel:
             )
         return load_generic(model, options.load_format, held)
     weights, context = open_weights(model, options.load_format), options.context_of(model.shape)
-    return Decoder(model.shape, prepared(weights, model, held), context=context, layout=held)
+    ready, precise = prepared(weights, model, held), above(weights, held)
+    return Decoder(model.shape, ready, context=context, layout=held, precise=precise)
 
 
 def _tiled(model: CausalModel) -> Decoder:

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from dql.executor.call import task_of
+from dql.executor.call import precise_tokens, task_of
 from dql.executor.context import Asked, Context, Kept, asked_as, prompt_key
 from dql.executor.infer import infer
 from dql.executor.operators import execute
@@ -23,6 +23,7 @@ from dql.planner.physical import CallExec, FragmentExec, InferExec
 from dql.planner.prompts import prompts
 from dql.planner.sampling import over, source
 from dql.planner.statistics import read_texts
+from dql.prompts import CompiledPrompt
 
 _SCAN_ROWS = 2048
 _SEED = 0  # of the keys by which rows are drawn: the same rows for every query over the same input
@@ -136,11 +137,11 @@ class EngineEvidence:
     ) -> list[float | None]:
         assert isinstance(sample, Drawn)
         given = self._given(reference, sample, start, end)
-        stop, texts = self._prompts(candidate, sample)
+        prompt, texts = self._prompts(candidate, sample)
         with self._counted():
-            found = taught(candidate, texts, given, self.context)
+            found = taught(candidate, texts, given, self.context, precise=precise_tokens(candidate, prompt))
         rows = range(start, end)
-        return [share_first(found.get(row), given[row], stop) if row in given else None for row in rows]
+        return [share_first(found.get(row), given[row], prompt.stop_ids) if row in given else None for row in rows]
 
     def divergence(self, reference: CallExec, candidate: CallExec, sample: Sample, rows: int) -> float | None:
         """Of free text over the first places of the first rows, as many as fit into a fixed memory: exact there."""
@@ -151,10 +152,12 @@ class EngineEvidence:
             return None  # its words are others
         most = _DISTRIBUTIONS // self.context.models.model(reference.model).shape.vocab_size
         given = first_places(self._given(reference, sample, 0, rows), max(1, most))
-        _, texts = self._prompts(reference, sample)
+        prompt, texts = self._prompts(reference, sample)
         with self._counted():
-            ones = taught(reference, texts, given, self.context, whole=True)
-            others = taught(candidate, texts, given, self.context, whole=True)
+            ones, others = (
+                taught(call, texts, given, self.context, whole=True, precise=precise_tokens(call, prompt))
+                for call in (reference, candidate)
+            )
         pairs = [(ones[row].distributions, others[row].distributions) for row in given if row in ones and row in others]
         found = [divergence(p, q) for p, q in pairs if p is not None and q is not None]
         return float(np.concatenate(found).mean()) if found else None
@@ -178,7 +181,7 @@ class EngineEvidence:
         self.answers(reference, sample, start, end)
         ((asks, keys),) = self._keys(reference, sample)
         memo = self.context.memos.get(asks, {})
-        stop, _ = self._prompts(reference, sample)
+        stop = self._prompts(reference, sample)[0].stop_ids
         given: dict[int, tuple[int, ...]] = {}
         for row in range(start, end):
             if (answer := memo.get(keys[row])) is not None:
@@ -186,11 +189,11 @@ class EngineEvidence:
                 given[row] = (*answer.tokens.tolist(), *(sorted(stop)[:1] if ends else ()))
         return given
 
-    def _prompts(self, call: CallExec, sample: Drawn) -> tuple[frozenset[int], list[Tokens]]:
-        """The stop ids of a call that generates, and its prompts."""
+    def _prompts(self, call: CallExec, sample: Drawn) -> tuple[CompiledPrompt, list[Tokens]]:
+        """The prompt of a call that generates, and what it is for each row."""
         (prompt,) = prompts(call, self.context.models.model(call.model))
         batch = prompt.encode([read_texts(sample.rows.column(hole)) for hole in call.holes])
-        return prompt.stop_ids, [batch.row(row) for row in range(len(batch))]
+        return prompt, [batch.row(row) for row in range(len(batch))]
 
     @contextmanager
     def _counted(self, context: Context | None = None) -> Iterator[None]:

@@ -32,6 +32,7 @@ class Node:
     end: int
     parent: "Node | None"
     rows: int
+    precise: int = 0  # tokens that the prompts below begin with in a higher precision
     dense: bool = False
     block: Block | None = None
     done: int = 0  # tokens whose keys and values are stored

@@ -90,7 +90,10 @@ class Bf16Layout:
 
 @dataclass(frozen=True, slots=True)
 class MixedInt8Layout:
-    """int8 on the CPU for the matrices below norms; `sensitive` holds the others, whose inputs have wide outliers."""
+    """int8 on the CPU for the matrices below norms; `sensitive` holds the others, whose inputs have wide outliers.
+
+    `sensitive` also holds all matrices for tokens that are to be precise.
+    """
 
     sensitive: Layout
 
@@ -158,6 +161,11 @@ def prepared(weights: Weights, model: Model, held: Layout) -> Weights:
         return weights
     ids, _ = model.tokenizer.encode_data([TEXT])
     return smoothed(weights, model.shape, ids[: model.shape.context_length].tolist(), layout("fp32", held.device))
+
+
+def above(weights: Weights, held: Layout) -> tuple[Weights, Layout] | None:
+    """The checkpoint and the layout of precise tokens, where this layout is of two precisions."""
+    return (weights, held.sensitive) if isinstance(held, MixedInt8Layout) else None
 
 
 def kv_type(kv_cache: str, device: torch.device) -> torch.dtype:

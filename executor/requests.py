@@ -21,12 +21,17 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Generate:
-    """Decode up to `max_tokens`, ending before one of the `stop` ids or one of the `stop_texts`."""
+    """Decode up to `max_tokens`, ending before one of the `stop` ids or one of the `stop_texts`.
+
+    precise, of every task: tokens that the prompt begins with whatever the row, for a model that computes these in a
+    higher precision. It is part of the question: another count may get another answer.
+    """
 
     max_tokens: int
     stop: frozenset[int] = frozenset()
     stop_texts: tuple[str, ...] = ()
     sampling: Sampling = field(default_factory=Sampling)
+    precise: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +39,7 @@ class Score:
     """Log-probability of each label's token ids (end mark included) as the continuation of the prompt; no decoding."""
 
     labels: tuple[tuple[int, ...], ...]
+    precise: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +51,14 @@ class Follow:
 
     tokens: tuple[int, ...]
     whole: bool = False
+    precise: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Embed:
     """One vector for the prompt."""
+
+    precise: int = 0
 
 
 Task = Generate | Score | Follow | Embed

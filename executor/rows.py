@@ -210,13 +210,10 @@ def _given(task: Task) -> tuple[tuple[int, ...], ...]:
 
 def _share(window: Window, residents: Sequence[Resident]) -> None:
     """Hang the rows below their nodes, and sort them: by task, by dense run, long ones first, then as in the tree."""
-    tree = build_tree([row.tokens[: len(row.tokens) + 1 - row.outputs] for row in window.rows], residents)
-    window.nodes = tree.nodes
-    places = {id(node): place for place, node in enumerate(tree.nodes)}
+    in_trees = [row for precise in _counts(window.rows) for row in _hung(window, residents, precise)]
+    places = {id(node): place for place, node in enumerate(window.nodes)}
     keys: list[tuple[bool, int, int]] = []
-    for rank in tree.order.tolist():
-        row = window.rows[rank]
-        row.parent = tree.parents[rank]
+    for row in in_trees:
         for node in row.path():
             node.waiting += 1
             row.start = node.end
@@ -225,8 +222,27 @@ def _share(window: Window, residents: Sequence[Resident]) -> None:
         dense = -1 if row.dense_parent is None else places[id(row.dense_parent)]
         keys.append((row.decodes, dense, -_size_class(row.lane + row.tail)))
     by_key = sorted(range(len(keys)), key=keys.__getitem__)
-    in_tree = tree.order.tolist()
-    window.rows = [window.rows[in_tree[place]] for place in by_key]
+    window.rows = [in_trees[place] for place in by_key]
+
+
+def _counts(rows: Sequence[Row]) -> list[int]:
+    """How many tokens rows begin with in a higher precision, each count once: they share what they compute alike."""
+    return sorted({row.task.precise for row in rows})
+
+
+def _hung(window: Window, residents: Sequence[Resident], precise: int) -> list[Row]:
+    """The rows with so many precise tokens below the nodes of their tree, which are added, and in its order."""
+    rows = [row for row in window.rows if row.task.precise == precise]
+    tree = build_tree(
+        [row.tokens[: len(row.tokens) + 1 - row.outputs] for row in rows],
+        [resident for resident in residents if resident.precise == precise],
+    )
+    for node in tree.nodes:
+        node.precise = precise
+    for row, parent in zip(rows, tree.parents, strict=True):
+        row.parent = parent
+    window.nodes += tree.nodes
+    return [rows[rank] for rank in tree.order.tolist()]
 
 
 def _size_class(slots: int) -> int:

@@ -197,13 +197,15 @@ class Scheduler:
             start, tokens, slot = work.start, work.tokens[work.start :], self.held.slot(work)
             outputs = min(item.count, max(done + item.count - (work.own - work.outputs), 0))
         dense = [node for node in above if node.dense]
+        position = start + done
         return Segment(
             tokens=tokens[done : done + item.count],
-            position=start + done,
+            position=position,
             slot=slot + done,
             past=done,
             short=tuple((node.slot, node.length) for node in above if not node.dense),
             dense_parent=dense[-1] if dense else None,
             labels=work.labels if isinstance(work, Row) and item.last else None,
             outputs=outputs,
+            precise=min(max(item.row.task.precise - position, 0), item.count),
         )

@@ -25,7 +25,8 @@ class Segment:
 
     position, slot: of the first token. past: tokens of the same run before it, stored just before `slot`.
     short: (slot, length) of short shared runs right above, outermost first. dense_parent: the deepest dense run above.
-    labels: a label tree fed after the last token. outputs: how many last tokens' hidden states are wanted.
+    labels: a label tree fed after the last token. outputs: how many last tokens' hidden states are wanted. precise: how
+    many first tokens are computed in a higher precision, where the model has two.
     """
 
     tokens: Tokens
@@ -36,6 +37,7 @@ class Segment:
     dense_parent: Node | None
     labels: LabelTree | None = None
     outputs: int = 0
+    precise: int = 0
 
     @property
     def count(self) -> int:
@@ -87,13 +89,14 @@ class Step:
     """A packed step: all arrays int64 [tokens], each token's id, position in its text, and the slot it fills.
 
     outputs: places of the tokens whose hidden states are wanted: those of segments in order, each segment's followed by
-    its label tokens, then decoding rows.
+    its label tokens, then decoding rows. precise: places of the tokens that are computed in a higher precision.
     """
 
     ids: NDArray[np.int64]
     positions: NDArray[np.int64]
     slots: NDArray[np.int64]
     outputs: Places
+    precise: Places
     segments: Sequence[PlacedSegment]
     slabs: Sequence[SlabPart]
 
@@ -140,9 +143,13 @@ class StepBuilder:
 
     def build(self) -> Step:
         """The step."""
-        outputs = np.concatenate(self._outputs) if self._outputs else np.empty(0, np.int64)
+        none = np.empty(0, np.int64)
+        outputs = np.concatenate([none, *self._outputs])
+        precise = np.concatenate(
+            [none, *(p.place + np.arange(p.segment.precise) for p in self._segments if p.segment.precise)]
+        )
         ids, positions, slots = (np.concatenate(parts) for parts in (self._ids, self._positions, self._slots))
-        return Step(ids, positions, slots, outputs, self._segments, self._slabs)
+        return Step(ids, positions, slots, outputs, precise, self._segments, self._slabs)
 
     def _pack(self, ids: NDArray[np.integer], positions: NDArray[np.int64], slots: NDArray[np.int64]) -> int:
         place = self.size

@@ -23,15 +23,21 @@ Floats = NDArray[np.floating]
 
 
 def taught(
-    call: CallExec, prompts: Sequence[Tokens], given: Given, context: Context, *, whole: bool = False
+    call: CallExec,
+    prompts: Sequence[Tokens],
+    given: Given,
+    context: Context,
+    *,
+    whole: bool = False,
+    precise: int = 0,
 ) -> dict[int, Answer]:
-    """What the model of a call says to answers given behind its prompts, by row; `whole`: see Follow.
+    """What the model of a call says to answers given behind its prompts, by row; whole, precise: see Follow.
 
     Raises KeyboardInterrupt where the user stops it.
     """
     found: dict[int, Answer] = {}
     asked = [
-        Question(row, prompts[row], Follow(tokens, whole), partial(found.__setitem__, row))
+        Question(row, prompts[row], Follow(tokens, whole, precise), partial(found.__setitem__, row))
         for row, tokens in given.items()
         if tokens
     ]

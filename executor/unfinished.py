@@ -100,7 +100,7 @@ def name_of(asked: Asked) -> bytes:
 def _plain(task: Task) -> object:
     """A task whose text is the same in every process: sets have no order."""
     if isinstance(task, Generate):
-        return "generate", task.max_tokens, sorted(task.stop), task.stop_texts, task.sampling
+        return "generate", task.max_tokens, sorted(task.stop), task.stop_texts, task.sampling, task.precise
     return task
 
 

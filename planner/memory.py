@@ -72,20 +72,21 @@ def peak(parts: Iterable[tuple[object, Memory]]) -> Floats:
 def matrix_bytes(shape: ModelShape, weights: str, kind: Kind, *, bf16: bool) -> float:
     """Bytes of the matrices of all layers in a precision, those counted that it leaves wider.
 
-    int8 on the CPU leaves the output and down projections; int4 leaves what has no whole groups of inputs.
-    bf16: whether the processor multiplies it by itself.
+    int8 on the CPU leaves the output and down projections, and holds the others a second time, for what prompts begin
+    with; int4 leaves what has no whole groups of inputs. bf16: whether the processor multiplies it by itself.
     """
     value, hidden = BYTES_PER_VALUE[weights], shape.hidden_size
     below_norms = (hidden, shape.query_size + 2 * shape.kv_size + 2 * shape.intermediate_size)  # inputs, outputs
     others = ((shape.query_size, hidden), (shape.intermediate_size, hidden))
-    wide, wide_value = 0, value
+    wide, wide_value, second = 0, value, 0
     if kind == "cpu" and weights == "int8" and shape.causal:
         wide = sum(inputs * count for inputs, count in others)
         wide_value = BYTES_PER_VALUE["bf16" if bf16 else "fp32"]
+        second = below_norms[0] * below_norms[1]
     elif weights == "int4":
         wide = sum(inputs * count for inputs, count in (below_norms, *others) if inputs % INT4_GROUP)
         wide_value = BYTES_PER_VALUE["bf16"]
-    return shape.layer_parameters * value + shape.num_layers * wide * (wide_value - value)
+    return shape.layer_parameters * value + shape.num_layers * (wide * (wide_value - value) + second * wide_value)
 
 
 def end_bytes(shape: ModelShape, weights: str, kind: Kind, *, bf16: bool, whole: bool = True) -> float:

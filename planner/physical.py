@@ -33,6 +33,11 @@ class Placement:
     device: Kind = "cpu"
 
     @property
+    def splits(self) -> bool:
+        """Whether what all prompts of a call begin with is computed in a higher precision than the rest."""
+        return self.device == "cpu" and self.weights == "int8"
+
+    @property
     def devices(self) -> int:
         """Devices that it takes."""
         return self.tensor_parallel * self.pipeline_parallel * self.data_parallel

@@ -7,7 +7,7 @@ notion of rows; what a token may see is the attention's business.
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
 
@@ -18,6 +18,7 @@ from dql.executor.models.head import Head, LogitHead
 from dql.executor.models.joints import Norm, fed_forward, projected, sums_late
 from dql.executor.models.linear import Gated, Layout, Linear
 from dql.executor.models.rotary import RotaryTable, identity_table, rotary_table
+from dql.executor.models.split import Split
 from dql.executor.models.tiles import rowwise
 from dql.executor.weights import Weights
 from dql.kernels.kv_cache import KVCache
@@ -51,17 +52,21 @@ class CausalModel(Protocol):
 class PackedTokens:
     """The tokens of one step, all integers [tokens]: ids, positions in their texts, and the cache slots they fill.
 
-    outputs [n]: which of the tokens the caller wants the last hidden state of.
+    outputs [n]: which of the tokens the caller wants the last hidden state of. precise [m]: which of them a model of
+    two precisions computes in the higher.
     """
 
     ids: torch.Tensor
     positions: torch.Tensor
     slots: torch.Tensor
     outputs: torch.Tensor
+    precise: torch.Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Layer:
+    """One layer. precise: the same for tokens that are computed in a higher precision; it may share what both need."""
+
     attention_norm: Norm
     qkv: Linear
     o: Linear
@@ -73,6 +78,7 @@ class Layer:
     mlp_out_norm: Norm | None
     rotary: RotaryTable
     window: int | None
+    precise: "Layer | None" = None
 
 
 class Decoder:
@@ -85,16 +91,19 @@ class Decoder:
         *,
         context: int,
         layout: Layout,
+        precise: tuple[Weights, Layout] | None = None,
         streamed: bool = False,
     ) -> None:
         """Load every tensor; `context` bounds the positions that will be asked for. Raises ConfigError.
 
-        streamed: layers are read anew as a pass comes to them, and dropped behind it.
+        precise: the same model in a higher precision, of which `layout` holds the output and down projections too; the
+        rest is held beside, for tokens that are to be precise. streamed: layers are read anew as a pass comes to them,
+        and dropped behind it.
         """
         if not shape.causal or shape.activation == "gelu" or not shape.gated_mlp or shape.norm != "rms":
             raise UnsupportedError(f"models of family {shape.architecture!r} are not decoders that dql runs")
         self.shape = shape
-        builder = _Builder(shape, weights, context, layout)
+        builder = _Builder(shape, weights, context, layout, precise)
         with ThreadPoolExecutor(2) as threads:  # decoding blocks releases the interpreter lock
             layers = None if streamed else threads.map(builder.layer, range(shape.num_layers))
             self._embedding = builder.tensor("embedding")
@@ -116,22 +125,23 @@ class Decoder:
         x = self._embedding[tokens.ids]
         if shape.embedding_scale != 1:
             x *= torch.tensor(shape.embedding_scale, dtype=x.dtype)
+        split = Split(tokens.precise, len(x))
         stream: tuple[torch.Tensor, ...] = (x,)  # hidden states, and perhaps what their next norm adds to them
         for number, (layer, cache) in enumerate(zip(self._layers, caches, strict=True), 1):
-            project = partial(self._project, layer, cache)
-            (q,) = rowwise(project, self._tile, tokens.positions, tokens.slots, *stream)
+            project = partial(self._project, cache)
+            (q,) = split.over(layer, project, self._tile, tokens.positions, tokens.slots, *stream)
             x = stream[0]
             if number == shape.num_layers and not len(tokens.outputs):
                 return x[:0]  # the last keys and values are stored, and nothing else is asked for
             attended = attention(q, cache, window=layer.window)
             if number == shape.num_layers:  # nothing reads the other tokens after their keys and values are stored
-                x, attended = x[tokens.outputs], attended[tokens.outputs]
-            stream = rowwise(partial(self._finish, layer), self._tile, x, attended)
+                x, attended, split = x[tokens.outputs], attended[tokens.outputs], split.at(tokens.outputs)
+            stream = split.over(layer, self._finish, self._tile, x, attended)
         (x,) = rowwise(lambda *rows: (self._final_norm(*rows),), self._tile, *stream)
         return x
 
     def _project(
-        self, layer: Layer, cache: KVCache, positions: torch.Tensor, slots: torch.Tensor, *stream: torch.Tensor
+        self, cache: KVCache, layer: Layer, positions: torch.Tensor, slots: torch.Tensor, *stream: torch.Tensor
     ) -> tuple[torch.Tensor]:
         """Store the tokens' keys and values; their queries [tokens, heads, head_dim]."""
         shape, (x, *added) = self.shape, stream
@@ -168,8 +178,13 @@ class _Builder:
         weights: Weights,
         context: int,
         layout: Layout,
+        precise: tuple[Weights, Layout] | None,
     ) -> None:
         self._shape, self._weights, self._layout = shape, weights, layout
+        self._precise: _Builder | None = None
+        if precise is not None:
+            self._precise = copy(self)
+            self._precise._weights, self._precise._layout = precise
         divisors = weights.optional("rope_divisors")
         self._full = rotary_table(shape, context, local=False, divisors=divisors).to(layout.device)
         self._local = (
@@ -183,7 +198,7 @@ class _Builder:
         shape = self._shape
         sliding = shape.is_sliding(index)
         rotary = self._local if sliding else self._full
-        return Layer(
+        layer = Layer(
             attention_norm=self.norm("attention_norm", index),
             qkv=self._linear(("q", "k", "v"), index, shape.attention_bias),
             o=self._linear(("o",), index, shape.attention_output_bias),
@@ -195,6 +210,17 @@ class _Builder:
             mlp_out_norm=self.norm("mlp_out_norm", index) if shape.sandwich_norms else None,
             rotary=rotary if shape.has_rope(index) else self._none,
             window=shape.sliding_window if sliding else None,
+        )
+        return layer if self._precise is None else replace(layer, precise=self._precise.above(layer, index))
+
+    def above(self, layer: Layer, index: int) -> Layer:
+        """A layer with this builder's matrices below norms, which are told apart by precision, and these norms."""
+        return replace(
+            layer,
+            attention_norm=self.norm("attention_norm", index),
+            qkv=self._linear(("q", "k", "v"), index, self._shape.attention_bias),
+            mlp_norm=self.norm("mlp_norm", index),
+            gated=self._gated(index),
         )
 
     def tensor(self, role: str, layer: int | None = None) -> torch.Tensor:
