@@ -1,9 +1,10 @@
 """What each precision of this machine costs in answers and gains in speed: agreement with fp32, and rows per second.
 
     python -m benchmarks.precision --data reviews.csv --column reviewText
-    python -m benchmarks.precision --data reviews.csv --model gemma3-270m --cpu-seconds
+    python -m benchmarks.precision --data reviews.csv --model gemma3-270m --weights int8 --cpu-seconds
 
-Queries: two labels and 16 tokens of greedy text over the reviews, six labels over the tickets of examples/data. Every
+Queries: two labels, a filter and 16 tokens of greedy text over the reviews, six labels over the tickets of
+examples/data. --weights measures these alone. Every
 precision runs beside fp32, turn by turn in one process; ratios are those of the medians, the share of equal answers
 that of all rows. Nothing is kept between runs but the loaded models. With --cpu-seconds one thread's CPU time is taken,
 for machines that others use.
@@ -28,6 +29,7 @@ from dql.session import Session
 TICKETS = Path(__file__).parent.parent / "examples" / "data" / "tickets.csv"
 QUERIES = {
     "two labels": "CLASSIFY text IN ('positive', 'negative') FROM reviews",
+    "filter": "SELECT AI_FILTER('the review recommends the film: {text}') AS yes FROM reviews",
     "16 tokens": "GENERATE 'Say in a few words what this review is about: {text}' AS said FROM reviews",
     "six labels": "CLASSIFY text IN ('billing', 'bug', 'shipping', 'account', 'praise', 'other') FROM tickets",
 }
@@ -59,10 +61,11 @@ def main() -> None:
         "reviews": pa.table({"text": read_texts(options.data, options.column, options.rows)}),
         "tickets": pa.table({"text": read_texts(TICKETS, "body", options.rows)}),
     }
+    wanted = [pair for pair in candidates() if options.weights in (None, pair[0])]
     with tempfile.TemporaryDirectory() as home:
         (Path(home) / "models").symlink_to(Config.load().models_dir)
         with Session(config=replace(Config.load(), home=Path(home), model=options.model)) as session:
-            lines = measured(session, tables, candidates(), options.repeats, clock)
+            lines = measured(session, tables, wanted, options.repeats, clock)
     print(report(lines, options))
 
 
@@ -120,6 +123,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, required=True, help="a CSV of reviews")
     parser.add_argument("--column", default="reviewText")
     parser.add_argument("--model", default="smollm2")
+    parser.add_argument("--weights", choices=[weights for weights, _ in candidates()], help="these alone")
     parser.add_argument("--rows", type=int, default=128)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--cpu-seconds", action="store_true", help="CPU time of one thread, on a shared machine")
