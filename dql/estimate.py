@@ -18,7 +18,7 @@ from dql.history import History
 from dql.judging import Judge
 from dql.machine import Machine
 from dql.models.registry import Registry
-from dql.planner.candidates import PricedCall
+from dql.planner.candidates import Draft, PricedCall
 from dql.planner.contract import Contract
 from dql.planner.early import Early, early
 from dql.planner.guess import guessed
@@ -314,7 +314,10 @@ class _Counting:
             gains, guesses = session.history.gains(key)
             work = replace(work, gains=gains, guesses=guesses)
         shape, own = session.registry.resolve(call.model).shape, call.stage.weights if call.stage is not None else ""
-        return PricedCall(call.out, call.model, shape, work, self._runs[call.out], weights=own)
+        draft = None
+        if call.draft is not None and session.registry.installed(call.draft):
+            draft = Draft(call.draft, session.registry.resolve(call.draft).shape)
+        return PricedCall(call.out, call.model, shape, work, self._runs[call.out], weights=own, draft=draft)
 
 
 def _choose(

@@ -24,10 +24,9 @@ from dql.executor.slab import Lanes, Slab
 from dql.executor.speculate import Matrix
 from dql.executor.step import Guesses, Step, StepBuilder
 from dql.executor.windows import out_of_memory
+from dql.planner.speculation import DRAFT_LANES, DRAFT_STEP, draft_width
 
 _CHUNK = 128  # tokens of a lane in one pass
-_STEP_TOKENS = 1024  # tokens of a pass
-_LANES, _WIDTH = 8, 64  # lanes come in such numbers, their slots in multiples
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +56,11 @@ class _Owner(NamedTuple):
 class DraftModel:
     """Proposes what a draft model draws. Holds one block of the draft's KV cache while the run lasts."""
 
-    def __init__(self, draft: LoadedDraft, cost: float) -> None:
-        """cost: of one of its steps, in steps of the model that checks."""
+    def __init__(self, draft: LoadedDraft, cost: float, slots: int | None = None) -> None:
+        """cost: of one of its steps, in steps of the model that checks. slots: most that it takes of its KV cache."""
         self.cost = cost
         self._draft = draft
+        self._most = draft.pool.slots if slots is None else slots
         self._texts = Texts()
         self._slab: Slab | None = None
         self._stored = np.zeros((0, 0), np.int32)  # the tokens whose keys and values each lane holds …
@@ -76,7 +76,8 @@ class DraftModel:
         if len(rows) and self._draft.lock.acquire(blocking=False):
             try:
                 owners = [_Owner(slab, lane, int(slab.tenants[lane])) for lane in lanes[rows].tolist()]
-                if self._make_room(owners, int(ends[rows].max()) + most):
+                final = (ends + slab.limit[lanes] - slab.produced[lanes])[rows]
+                if self._make_room(owners, int(ends[rows].max()), min(int(final.max()), self._draft.context)):
                     mine = self._enter(owners, texts[rows], ends[rows])
                     guesses[rows] = self._guess(mine, texts[rows], ends[rows], slab.drawing.at(lanes[rows]), most)
             except RuntimeError as error:
@@ -91,25 +92,45 @@ class DraftModel:
         with self._draft.lock:
             self._give_back()
 
-    def _make_room(self, rows: Sequence[_Owner], width: int) -> bool:
-        """See that these rows, beside those that have lanes, find some of so many slots.
+    def _make_room(self, rows: Sequence[_Owner], tokens: int, final: int) -> bool:
+        """See that these rows, beside those that have lanes, find some; what lanes hold is kept where memory allows.
 
-        What the lanes held is lost where there were too few or too narrow ones.
+        tokens: of the longest text; final: of the longest when it is complete, which lanes have room for from the start
+        unless that is too much.
         """
-        slab = self._slab
         lanes = len({*rows, *(owner for owner in self._owners if owner is not None and owner.stays)})
-        if slab is not None and len(slab.rows) >= lanes and slab.width >= width:
+        lanes, now, later = -(-lanes // DRAFT_LANES) * DRAFT_LANES, int(draft_width(tokens)), int(draft_width(final))
+        if self._slab is not None:
+            held, width = len(self._slab.rows), self._slab.width
+            if held >= lanes and width >= now:
+                return True
+            now, later = max(now, width), max(later, width)
+            lanes = max(lanes, held)
+            plenty = 2 * held if lanes > held else held  # more rows come seldom alone
+        else:
+            plenty = lanes
+        sizes = ((max(lanes, plenty), later), (lanes, later), (lanes, now))
+        if any(self._grow(*size) for size in sizes):
             return True
-        if slab is not None:
-            lanes, width = max(lanes, len(slab.rows)), max(width, slab.width)
-        lanes, width = -(-lanes // _LANES) * _LANES, -(-width // _WIDTH) * _WIDTH
         self._give_back()
-        block = self._draft.pool.allocate(lanes * width)
+        return any(self._grow(*size) for size in sizes[1:])
+
+    def _grow(self, lanes: int, width: int) -> bool:
+        """Take a block of so many lanes and bring there what is known of texts; False where there is none."""
+        old = self._slab
+        held = 0 if old is None else old.block.length
+        block = self._draft.pool.allocate(lanes * width) if held + lanes * width <= self._most else None
         if block is None:
             return False
-        self._slab = Slab(block, lanes, width)
-        self._stored, self._known = np.zeros((lanes, width), np.int32), np.zeros(lanes, np.int64)
-        self._owners = [None] * lanes
+        slab, stored, known = Slab(block, lanes, width), np.zeros((lanes, width), np.int32), np.zeros(lanes, np.int64)
+        if old is not None:
+            count = len(old.rows)
+            lane, at = np.nonzero(np.arange(old.width) < self._known[:, None])
+            self._draft.pool.copy(old.slot(0) + lane * old.width + at, slab.slot(0) + lane * width + at)
+            stored[:count, : old.width], known[:count] = self._stored, self._known
+            self._draft.pool.free(old.block)
+        self._slab, self._stored, self._known = slab, stored, known
+        self._owners += [None] * (lanes - len(self._owners))
         return True
 
     def _give_back(self) -> None:
@@ -169,7 +190,7 @@ class DraftModel:
         self._known[mine] = np.minimum(right, ends - 1)  # the last token is read in any case
         last: torch.Tensor | None = None
         while len(rows := np.flatnonzero(self._known[mine] < ends)):
-            chunk = max(1, min(_CHUNK, _STEP_TOKENS // len(rows)))
+            chunk = max(1, min(_CHUNK, DRAFT_STEP // len(rows)))
             known = self._known[mine[rows]]
             counts = np.minimum(ends[rows] - known, chunk)
             at = np.minimum(known[:, None] + np.arange(int(counts.max())), width - 1)

@@ -88,6 +88,7 @@ class Engine:
         reuse: bool = True,
         logprobs: bool = True,
         draft: "Engine | None" = None,
+        draft_slots: int | None = None,
     ) -> Generator[Answer]:
         """Answer requests, pulled a window at a time, as they finish; closing the iterator frees all they hold.
 
@@ -96,9 +97,9 @@ class Engine:
         step. deterministic: results are the same to the bit whatever the batch, the order of the rows and the size of
         the steps, on one machine. prefix: what prompts begin with is computed once. reuse: equal requests are answered
         once. logprobs: whether generated tokens come with theirs; greedy decoding is cheaper without. draft: the engine
-        of a small model with the same vocabulary, which guesses ahead where that pays. A request that cannot be
-        answered has an answer with a Failure; nothing that a request holds raises; UnsupportedError where the model's
-        family cannot be run deterministically.
+        of a small model with the same vocabulary, which guesses ahead where that pays, in at most draft_slots of its
+        own KV cache. A request that cannot be answered has an answer with a Failure; nothing that a request holds
+        raises; UnsupportedError where the model's family cannot be run deterministically.
         """
         options = replace(
             self.options,
@@ -108,7 +109,8 @@ class Engine:
             reuse=reuse,
             logprobs=logprobs,
         )
-        run = self._start(iter(requests), options, pace or options, kv_slots, draft)
+        speculation = self._speculation(options, draft, draft_slots)
+        run = self._start(iter(requests), options, pace or options, kv_slots, speculation)
         self._open.add(run)
         try:
             yield from run.answers()
@@ -146,25 +148,27 @@ class Engine:
         options: EngineOptions,
         pace: Pace,
         kv_slots: int | None,
-        draft: "Engine | None",
+        speculation: Speculation | None,
     ) -> _Run:
         if isinstance(self.model, Encoder):
             return EncoderRun(requests, self.model, options, pace, self.counters, self._lock)
         decoder = _tiled(self.model) if options.deterministic else self.model
         backend = open_backend(decoder, self.pool, invariant=True) if options.deterministic else self.backend
         loaded = Loaded(decoder, backend, self.pool, self.counters, self._lock, self._decode)
-        return DecoderRun(requests, loaded, options, pace, kv_slots, self._speculation(options, draft))
+        return DecoderRun(requests, loaded, options, pace, kv_slots, speculation)
 
-    def _speculation(self, options: EngineOptions, draft: "Engine | None") -> Speculation | None:
-        """What guesses ahead in one run."""
-        if not options.speculate:
+    def _speculation(
+        self, options: EngineOptions, draft: "Engine | None", draft_slots: int | None
+    ) -> Speculation | None:
+        """What guesses ahead in one run of a model that generates."""
+        if not options.speculate or isinstance(self.model, Encoder):
             return None
         kind = self.pool.device.type
         if draft is None:
             return Speculation(OwnText(), FREE[kind], LONGEST_WAIT[kind])
         shapes = draft.model.shape, self.model.shape
         costs = [shape.matmul_parameters + shape.embedding_parameters for shape in shapes]
-        return Speculation(DraftModel(draft.as_draft(), costs[0] / costs[1]), FREE[kind])
+        return Speculation(DraftModel(draft.as_draft(), costs[0] / costs[1], draft_slots), FREE[kind])
 
     def as_draft(self) -> LoadedDraft:
         """This model as one that guesses for another. Raises UnsupportedError for one that draws no tokens."""

@@ -115,7 +115,9 @@ class _Asking:
     def _run(self, requests: list[Request]) -> None:
         context, place, draft = self._context, self._call.placement, self._call.draft
         engine = context.models.engine(self._call.model, place)
-        guessing = None if draft is None else context.models.engine(draft, place)
+        guessing = None
+        if draft is not None and place.draft_slots != 0:
+            guessing = context.models.draft(draft, place, engine)
         context.tracker.phase("running", ", ".join(inquiry.call.label for inquiry in self._inquiries))
         before, began = replace(engine.counters), perf_counter()
         timeout = context.policy.row_timeout
@@ -129,6 +131,7 @@ class _Asking:
             reuse=place.reuse,
             logprobs=any(inquiry.call.details for inquiry in self._inquiries),
             draft=guessing,
+            draft_slots=place.draft_slots,
         )
         self._work[:] = 0
         writes = any(isinstance(request.task, Generate) for request in requests)

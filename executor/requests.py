@@ -91,7 +91,8 @@ class Answer:
     log-probabilities, float32 [tokens, vocabulary], where Follow asks for them. finish: "stop" or "length".
     prompt_tokens counts the prompt, for Follow with all given tokens but the last, cached_tokens its part that was not
     computed for this row. seconds runs from admission to the last token, first_seconds to the first one. passes: of the
-    model that drew the tokens, the stop id included; fewer than these where guesses were right.
+    model that drew the tokens, the stop id included; fewer than these where guesses were right. text: what the tokens
+    spell, where whoever asked had them decoded; an engine leaves it None.
     """
 
     id: int

@@ -11,6 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from dql.catalog import Catalog
+from dql.errors import OutOfMemoryError
 from dql.executor import calibrate, calibrate_gpu
 from dql.executor.context import Context
 from dql.executor.engine import Engine
@@ -245,10 +246,12 @@ class Runtime:
             self._models[name] = self._registry.resolve(name)
         return self._models[name]
 
-    def engine(self, name: str, placement: Placement, tracker: Tracker, sharing: int = 1) -> Engine:
+    def engine(
+        self, name: str, placement: Placement, tracker: Tracker, sharing: int = 1, beside: Engine | None = None
+    ) -> Engine:
         """The model's engine in this placement, loaded if need be, one of `sharing` that a run needs.
 
-        As many are kept, as far as memory goes. Raises UnsupportedError where there is none.
+        As many are kept, as far as memory goes, and `beside` in any case. Raises UnsupportedError where there is none.
         """
         key = name, placement.device, placement.weights, placement.kv_cache
         if key not in self._engines:
@@ -256,14 +259,14 @@ class Runtime:
             tracker.phase("loading", name if placement.weights == "fp32" else f"{name} in {placement.weights}")
             while len(self._engines) >= max(_LOADED, sharing):
                 self._engines.popitem(last=False)
-            self._engines[key] = self._load(model, options_for(model.shape, placement, sharing))
+            self._engines[key] = self._load(model, options_for(model.shape, placement, sharing), beside)
         self._engines.move_to_end(key)
         return self._engines[key]
 
-    def _load(self, model: Model, options: EngineOptions) -> Engine:
+    def _load(self, model: Model, options: EngineOptions, beside: Engine | None) -> Engine:
         """The model, in the place of idle ones beside which the device has too little memory, oldest first."""
-        device = options.device
-        idle = [key for key, other in self._engines.items() if other.idle and other.options.device == device]
+        device, loaded = options.device, self._engines.items()
+        idle = [key for key, o in loaded if o.idle and o is not beside and o.options.device == device]
         while not roomy(model.shape, options, free_memory(device)) and idle:
             del self._engines[idle.pop(0)]
             gc.collect()  # what an engine holds may refer to itself
@@ -295,11 +298,22 @@ class _Models:
     def engine(self, name: str, placement: Placement) -> Engine:
         return self.runtime.engine(name, placement, self.tracker, self.engines)
 
+    def draft(self, name: str, placement: Placement, engine: Engine) -> Engine | None:
+        """The engine of a model that guesses ahead for `engine`; None, with a notice, where it does not fit beside."""
+        try:
+            return self.runtime.engine(name, placement, self.tracker, self.engines, beside=engine)
+        except OutOfMemoryError as error:
+            notice = f"nothing was guessed ahead by {name}: {error.message}"
+            if notice not in self.tracker.notices:
+                self.tracker.notices.append(notice)
+            return None
+
 
 def _engines_of(plan: QueryPlan) -> set[tuple[str, str]]:
     """Models and their precisions that a plan asks."""
     calls = (call for node in infer_nodes(plan.root) for call in node.calls if call.op != "count_tokens")
-    return {(name, call.placement.weights) for call in calls for name in (call.model, call.draft) if name is not None}
+    names = ((call, (call.model, None if call.placement.draft_slots == 0 else call.draft)) for call in calls)
+    return {(name, call.placement.weights) for call, both in names for name in both if name is not None}
 
 
 def _show_pull(tracker: Tracker, name: str, state: PullProgress) -> None:

@@ -19,9 +19,8 @@ from numpy.typing import NDArray
 
 from dql.executor.slab import Lanes, Slab
 from dql.executor.step import Guesses
-from dql.planner.speculation import PRIOR_RATE, needed
+from dql.planner.speculation import MOST, PRIOR_RATE, needed
 
-MOST = 8  # guesses a row and step
 LONGEST_WAIT = {"cpu": 0, "cuda": 16}  # steps; see Speculation
 _PRIOR_WEIGHT = 10.0  # guesses that what is believed at first counts for
 _MEMORY = 0.97  # share of what was measured that counts a step later: a run that changes is given another chance

@@ -14,7 +14,7 @@ class Stats:
 
     calls_saved: rows of cascades that their last models were not asked about, to calibrate included. promises: each
     bound of the contract, with what was promised and what was measured. changes: what the run changed of its plan.
-    notices: terms of the models that it fetched.
+    notices: terms of the models that it fetched, and of drafts that did not fit into memory.
     """
 
     rows: int = 0

@@ -5,11 +5,12 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import polars as pl
+from numpy.typing import ArrayLike
 
 from dql.models.shape import ModelShape
 from dql.planner.hardware import Floats, Hardware
 from dql.planner.lengths import mean
-from dql.planner.memory import memory, peak
+from dql.planner.memory import Engine, Memory, draft_memory, memory, peak
 from dql.planner.physical import Placement
 from dql.planner.simulate import steps_of
 from dql.planner.speculation import pays
@@ -22,12 +23,20 @@ KEYS = ("weights", "kv_cache", "tensor_parallel", "pipeline_parallel", "data_par
 
 
 @dataclass(frozen=True, slots=True)
+class Draft:
+    """The model that guesses ahead for a call."""
+
+    model: str
+    shape: ModelShape
+
+
+@dataclass(frozen=True, slots=True)
 class PricedCall:
     """One call to be placed: the column of its answer, its model, what it asks, and how far earlier runs were off.
 
     run: names the calls that an engine answers together, so that they have one placement. factors: measured over
     modelled seconds by precision of the weights; 1 where nothing ran in it. weights: the precision of a call that has
-    its own, "" where it is the plan's.
+    its own, "" where it is the plan's. draft: whose memory it takes as well.
     """
 
     out: str
@@ -37,9 +46,10 @@ class PricedCall:
     run: str = ""
     factors: Mapping[str, float] = field(default_factory=dict)
     weights: str = ""
+    draft: Draft | None = None
 
     @property
-    def engine(self) -> tuple[str, str]:
+    def engine(self) -> Engine:
         """What it shares weights with other calls by."""
         return self.model, self.weights
 
@@ -50,6 +60,17 @@ class PricedCall:
     def factor(self, weights: str) -> float:
         """What seconds modelled in this precision are to be multiplied with."""
         return self.factors.get(weights, 1.0)
+
+    def memory(
+        self, placement: Placement, max_rows: ArrayLike, step_tokens: ArrayLike, hardware: Hardware
+    ) -> dict[Engine, Memory]:
+        """What it takes at these sizes, by engine: its own, and the draft's."""
+        own = self.at(placement)
+        found = {self.engine: memory(self.shape, self.work, own, max_rows, step_tokens, hardware)}
+        if self.draft is not None:
+            beside = draft_memory(self.draft.shape, self.work, own, max_rows, hardware)
+            found[self.draft.model, self.weights] = beside
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +125,7 @@ def price(candidates: pl.DataFrame, calls: Sequence[PricedCall], hardware: Hardw
             factor = call.factor(own.weights)
             seconds, latency = seconds + total * factor, latency + row * factor
             ttft, tpot = np.maximum(ttft, full * factor), np.maximum(tpot, step * factor)
-        used = peak((c.engine, memory(c.shape, c.work, c.at(placement), rows, tokens, hardware)) for c in calls)
+        used = peak(call.memory(placement, rows, tokens, hardware) for call in calls)
         figures = {"seconds": seconds, "latency": latency, "ttft": ttft, "tpot": tpot, "memory": used}
         parts.append(part.with_columns(**{name: pl.Series(values) for name, values in figures.items()}))
     return pl.concat(parts)

@@ -8,6 +8,7 @@ from dql.grammar import ast
 from dql.grammar.unparse import to_sql
 from dql.planner.cascading import SURE_ANSWER, reads_threshold
 from dql.planner.contract import Contract
+from dql.planner.drafting import guesses_line
 from dql.planner.explain_cost import Promise, call_lines, choice_lines, precisions, promises_of
 from dql.planner.hardware import Kind
 from dql.planner.logical import (
@@ -30,7 +31,6 @@ from dql.planner.optimizer import Applied
 from dql.planner.row_text import RowText
 from dql.planner.search import Choice
 from dql.planner.sift import Sift
-from dql.planner.speculation import speculation_line
 from dql.planner.statistics import CallStatistics
 from dql.planner.units import seconds_text
 
@@ -173,7 +173,7 @@ def _call(call: InferCall, found: Explanation, names: Mapping[str, str], show: o
     details += call_lines(call.out.name, found.choice, found.measured, found.contract, cascades=call.stage is not None)
     if call.op == "generate" and counted is not None and found.choice is not None:
         rows = min(found.choice.place(call.out.name).max_rows, counted.distinct)
-        details.append(speculation_line(rows, found.choice.hardware.kind, call.draft))
+        details.append(guesses_line(found.choice, call.out.name, rows, call.draft))
     weights, kv_cache = precisions(found.contract, found.choice, found.kind)
     weights = call.stage.weights if call.stage is not None and call.stage.weights else weights
     return title, f"model {call.model} · {weights} weights · {kv_cache} KV", details

@@ -1,7 +1,7 @@
 """Bytes that placements take on each device, exact to the KV slot. All sizes may be arrays, one entry a placement."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,9 +10,12 @@ from numpy.typing import ArrayLike
 from dql.models.shape import ModelShape
 from dql.planner.hardware import BYTES_PER_VALUE, Floats, Hardware, Kind
 from dql.planner.physical import Placement
+from dql.planner.speculation import DRAFT_LANES, DRAFT_STEP, draft_width
 
 if TYPE_CHECKING:  # the engine reckons with these sums too, where nothing that reads tables is installed
     from dql.planner.workload import Workload
+
+Engine = tuple[str, str]  # a model, and the precision of its weights where that is not the plan's
 
 INT4_GROUP = 128  # inputs that share a scale
 _HEAD_CHUNK = 4096  # vocabulary columns of the logits that exist at once
@@ -28,7 +31,12 @@ class Memory:
 
     @property
     def total(self) -> Floats:
-        return self.weights + self.kv_cache + self.activations
+        return self.weights + self.working
+
+    @property
+    def working(self) -> Floats:
+        """What is held while a call runs, and free again for the next one."""
+        return self.kv_cache + self.activations
 
 
 def kv_slots(work: "Workload", max_rows: ArrayLike, step_tokens: ArrayLike) -> Floats:
@@ -61,12 +69,31 @@ def memory(
     )
 
 
-def peak(parts: Iterable[tuple[object, Memory]]) -> Floats:
-    """Bytes of calls that run after each other: the weights of each engine once, the largest of the rest."""
-    known = list(parts)
-    weights = {engine: part.weights for engine, part in known}
-    rest: Floats = np.max([part.kv_cache + part.activations for _, part in known], axis=0) if known else np.zeros(1)
-    return sum(weights.values()) + rest
+def draft_slots(work: "Workload", max_rows: ArrayLike) -> Floats:
+    """Token slots that a draft model needs: each row in flight has its whole text there, the shared run included."""
+    lanes = np.ceil(np.minimum(np.asarray(max_rows, np.float64), work.distinct) / DRAFT_LANES) * DRAFT_LANES
+    found: Floats = lanes * draft_width(work.shared + work.lane + 1)
+    return found
+
+
+def draft_memory(
+    shape: ModelShape, work: "Workload", placement: Placement, max_rows: ArrayLike, hardware: Hardware
+) -> Memory:
+    """What the model that guesses ahead for a call takes beside it, in the same placement."""
+    slots = draft_slots(work, max_rows)
+    part = memory(shape, work, placement, max_rows, np.minimum(slots, DRAFT_STEP), hardware)
+    per_slot = shape.kv_bytes_per_token(BYTES_PER_VALUE[placement.kv_cache])
+    return replace(part, kv_cache=slots * per_slot / placement.tensor_parallel / placement.pipeline_parallel)
+
+
+def peak(calls: Iterable[Mapping[Engine, Memory]]) -> Floats:
+    """Bytes of calls that run after each other, each on engines that run it together: the weights of each engine once,
+    the largest of the rest."""
+    known = list(calls)
+    weights = {engine: part.weights for call in known for engine, part in call.items()}
+    rest = [sum((part.working for part in call.values()), np.zeros(1)) for call in known]
+    found: Floats = sum(weights.values()) + (np.max(rest, axis=0) if rest else np.zeros(1))
+    return found
 
 
 def matrix_bytes(shape: ModelShape, weights: str, kind: Kind, *, bf16: bool) -> float:

@@ -10,7 +10,7 @@ from dql.planner.candidates import PricedCall
 from dql.planner.contract import Contract
 from dql.planner.cost import Cost, cost, together
 from dql.planner.hardware import BYTES_PER_VALUE, Hardware
-from dql.planner.memory import Memory, memory, peak
+from dql.planner.memory import Engine, Memory, draft_slots, peak
 from dql.planner.physical import Placement
 from dql.planner.shortlist import rented, undecided
 from dql.planner.simulate import simulate
@@ -60,13 +60,20 @@ class Weighing:
     def composed(self, places: Sequence[Placement], costs: Sequence[Cost]) -> Option:
         """The plan of calls in these placements, whose costs are known."""
         parts = [self._memory(call, place) for call, place in zip(self.calls, places, strict=True)]
-        held = peak((call.engine, part) for call, part in zip(self.calls, parts, strict=True))
-        whole = together(costs, float(np.max(held)))
+        whole = together(costs, float(np.max(peak(parts))))
         quality = self._quality(places[0])
         misses = self._misses(costs, whole, quality)
-        slots = self._slots(places, parts)
+        slots, drafts = self._slots(places, parts), self._draft_slots(places)
         found = (
-            settled(replace(place, kv_slots=slots[call.run], device=self.hardware.kind), self.contract)
+            settled(
+                replace(
+                    place,
+                    kv_slots=slots[call.run],
+                    draft_slots=drafts[call.run],
+                    device=self.hardware.kind,
+                ),
+                self.contract,
+            )
             for call, place in zip(self.calls, places, strict=True)
         )
         return Option(tuple(found), tuple(costs), whole, quality, misses)
@@ -77,12 +84,12 @@ class Weighing:
             call.work,
             self.hardware,
             rented(self.hardware, self.contract),
-            float(np.max(self._memory(call, placement).total)),
+            float(np.max(peak([self._memory(call, placement)]))),
             call.factor(call.at(placement).weights),
         )
 
-    def _memory(self, call: PricedCall, place: Placement) -> Memory:
-        return memory(call.shape, call.work, call.at(place), place.max_rows, place.step_tokens, self.hardware)
+    def _memory(self, call: PricedCall, place: Placement) -> dict[Engine, Memory]:
+        return call.memory(place, place.max_rows, place.step_tokens, self.hardware)
 
     def _quality(self, placement: Placement) -> float:
         exact = placement.weights == reference_of(self.hardware, self.contract)
@@ -101,18 +108,28 @@ class Weighing:
             misses[MACHINE_MEMORY] = whole.memory / self.hardware.memory
         return misses
 
-    def _slots(self, places: Sequence[Placement], parts: Sequence[Memory]) -> dict[str, int | None]:
-        """KV slots that a bound on memory leaves each run beside weights and activations; None without such a bound."""
+    def _slots(self, places: Sequence[Placement], parts: Sequence[Mapping[Engine, Memory]]) -> dict[str, int | None]:
+        """KV slots that a bound on memory leaves each run beside weights, activations and what a draft takes; None
+        without such a bound."""
         bound = self.contract.bound("memory")
         if bound is None:
             return dict.fromkeys(call.run for call in self.calls)
         known = list(zip(self.calls, places, parts, strict=True))
-        weights = sum({call.engine: part.weights for call, _, part in known}.values())
+        weights = sum({engine: m.weights for part in parts for engine, m in part.items()}.values())
         found: dict[str, int | None] = {}
         for call, place, part in known:
             slot = call.shape.kv_bytes_per_token(BYTES_PER_VALUE[place.kv_cache])
-            left = max(1, int((bound.value - weights - float(np.max(part.activations))) / slot))
+            beside = sum(float(np.max(m.working)) for m in part.values()) - float(np.max(part[call.engine].kv_cache))
+            left = max(1, int((bound.value - weights - beside) / slot))
             found[call.run] = min(left, found.get(call.run) or left)
+        return found
+
+    def _draft_slots(self, places: Sequence[Placement]) -> dict[str, int | None]:
+        """KV slots of each run's draft under a bound on memory; None without a draft or such a bound."""
+        found: dict[str, int | None] = dict.fromkeys(call.run for call in self.calls)
+        if self.contract.bound("memory") is not None:
+            for call, place in ((c, p) for c, p in zip(self.calls, places, strict=True) if c.draft is not None):
+                found[call.run] = max(found[call.run] or 0, int(draft_slots(call.work, place.max_rows)))
         return found
 
 

@@ -15,7 +15,8 @@ class Placement:
 
     device: the kind of device that holds the model. prefix: 'tree' where what prompts begin with is computed once,
     'none' where each prompt is computed whole. reuse: equal prompts are answered once. max_rows: most rows decoding at
-    once. step_tokens: most tokens of a step. kv_slots: most KV slots of the run, None for as many as there are.
+    once. step_tokens: most tokens of a step. kv_slots: most KV slots of the run, None for as many as there are;
+    draft_slots: those of the model that guesses ahead for it, 0 where it does not because it does not fit.
     deterministic: a row's answer does not depend on the batch, to the last bit.
     """
 
@@ -26,6 +27,7 @@ class Placement:
     max_rows: int = 256
     step_tokens: int = 1024
     kv_slots: int | None = None
+    draft_slots: int | None = None
     deterministic: bool = False
     tensor_parallel: int = 1
     pipeline_parallel: int = 1

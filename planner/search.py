@@ -37,6 +37,11 @@ class Choice:
     candidates: pl.DataFrame = field(compare=False)
 
     @property
+    def holds(self) -> bool:
+        """Whether the best plan has the memory that it takes, also where its rows are only guessed."""
+        return bool(self.best.cost.memory <= _limit(self.hardware, self.contract))
+
+    @property
     def decodes(self) -> bool:
         """Whether a call generates; otherwise the batch size means nothing."""
         return any(call.work.decodes for call in self.calls)
@@ -69,29 +74,56 @@ def search(
     sizes_of: Placement | None = None,
 ) -> Choice:
     """The cheapest plan for the calls of a query: one precision and sharding, and sizes for each run. It may miss the
-    contract: see `best.misses`.
+    contract: see `best.misses`. Drafts guess ahead where a plan with them keeps the bounds that one without them does.
 
     agreement: measured lower bounds of the share of answers that a precision leaves as they are. what_if: the hardware
     need not be here, so that sharding and lossy precisions are weighed too. sizes_of: only the sizes are open, all else
     is this placement's. Raises UnsupportedError for pinned settings that no engine of this hardware has, ConfigError
     where a bound needs a price that nobody gave.
     """
+    alone = [replace(call, draft=None) for call in calls]
+    guesses = any(call.draft is not None for call in calls) and (sizes_of is None or sizes_of.draft_slots != 0)
+    some = agreement or {}
+    found = _search(calls if guesses else alone, hardware, contract, some, what_if=what_if, sizes_of=sizes_of)
+    if not guesses or (found.best.feasible and found.holds):
+        return found
+    plain = _search(alone, hardware, contract, some, what_if=what_if, sizes_of=sizes_of)
+    missed = [preference(choice.best, contract)[0] for choice in (plain, found)]
+    if (missed[0], not plain.holds) >= (missed[1], not found.holds):
+        return found
+    off = (
+        replace(p, draft_slots=None if c.draft is None else 0) for c, p in zip(calls, plain.best.places, strict=True)
+    )
+    return replace(plain, best=replace(plain.best, places=tuple(off)), calls=tuple(calls))
+
+
+def _search(
+    calls: Sequence[PricedCall],
+    hardware: Hardware,
+    contract: Contract,
+    agreement: Mapping[str, float],
+    *,
+    what_if: bool,
+    sizes_of: Placement | None,
+) -> Choice:
+    """`search`, with the drafts that the calls have."""
     if hardware.price is None and contract.bound("cost") is not None:
         raise ConfigError("a bound on cost needs a price", hint="set DQL_PRICE_PER_HOUR to this machine's USD per hour")
-    space = _with_tested(space_of(hardware, contract, what_if=what_if), hardware, contract, agreement or {})
+    space = _with_tested(space_of(hardware, contract, what_if=what_if), hardware, contract, agreement)
     if sizes_of is not None:
         space = _resized(space, sizes_of)
     if calls and not any(call.work.decodes for call in calls):
         space = replace(space, max_rows=space.max_rows[:1])  # rows that only score never wait for each other
     priced = price(frame(space), calls, hardware)
-    weights = _allowed(hardware, contract, agreement or {}) if sizes_of is None else (sizes_of.weights,)
+    weights = _allowed(hardware, contract, agreement) if sizes_of is None else (sizes_of.weights,)
     allowed = pl.col("weights").is_in(list(weights))
-    limit = min(hardware.memory, bound.value if (bound := contract.bound("memory")) else hardware.memory)
     marked = priced.with_columns(
-        allowed=allowed, fits=pl.col("memory") < limit, excess=excess(priced, contract, calls, hardware)
+        allowed=allowed,
+        fits=pl.col("memory") < _limit(hardware, contract),
+        excess=excess(priced, contract, calls, hardware),
     )
 
-    weighing = Weighing(tuple(calls), hardware, contract, agreement or {})
+    weighing = Weighing(tuple(calls), hardware, contract, agreement)
 
     def simulated(rows: pl.DataFrame) -> list[Option]:
         places = (Placement(**{name: row[name] for name in FIELDS}) for row in rows.iter_rows(named=True))
@@ -99,7 +131,7 @@ def search(
 
     def alone(some: Sequence[PricedCall]) -> list[Option]:
         like = best.places[0]
-        return list(search(some, hardware, contract, agreement, what_if=what_if, sizes_of=like).options)
+        return list(_search(some, hardware, contract, agreement, what_if=what_if, sizes_of=like).options)
 
     options = simulated(shortlist(marked, contract, hardware.kind))
     near = neighbours(marked, _seeds(options, contract), [o.placement for o in options], hardware.kind)
@@ -111,6 +143,12 @@ def search(
     exact = sum(o.feasible for o in options)
     count = 0 if not exact else max(feasible, exact)
     return Choice(best, tuple(options), marked.height, count, hardware, contract, tuple(calls), marked)
+
+
+def _limit(hardware: Hardware, contract: Contract) -> float:
+    """Bytes that a plan may take."""
+    bound = contract.bound("memory")
+    return min(hardware.memory, hardware.memory if bound is None else bound.value)
 
 
 def _with_tested(space: Space, hardware: Hardware, contract: Contract, agreement: Mapping[str, float]) -> Space:

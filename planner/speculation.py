@@ -12,6 +12,14 @@ texts that copy run about 4.5, 2.5 and (at 16) 1.6 times as fast with 1, 4 and 1
 1.1 and 0.95 times. On a GPU not measured.
 """
 PRIOR_RATE = 0.6  # share of guesses believed to be right before any was checked
+MOST = 8  # guesses a row and step
+DRAFT_STEP = 1024  # tokens of a draft model's pass
+DRAFT_LANES, DRAFT_WIDTH = 8, 64  # the rows of a draft model come in such numbers, the slots of a row in multiples
+
+
+def draft_width(tokens: ArrayLike) -> NDArray[np.int64]:
+    """Slots that a row takes in a draft model whose text has so many tokens in the end, guesses after it included."""
+    return np.asarray(-(-(np.asarray(tokens, np.int64) + MOST) // DRAFT_WIDTH) * DRAFT_WIDTH)
 
 
 def needed(rows: int, free: int, cost: float = 0.0) -> float:

@@ -70,6 +70,7 @@ class FakeEngine(Engine):
         reuse: bool = True,
         logprobs: bool = True,
         draft: Engine | None = None,
+        draft_slots: int | None = None,
     ) -> Generator[Answer]:
         """One answer per request; those that a real engine refuses are refused. "endless" rows run until a timeout."""
         for request in requests:
@@ -202,7 +203,9 @@ class _FakeRuntime(Runtime):
     def measure(self, base: Hardware, shape: ModelShape, *, thorough: bool, progress: Progress | None) -> Hardware:
         return base  # an engine that computes nothing has no speed
 
-    def engine(self, name: str, placement: Placement, tracker: Tracker, sharing: int = 1) -> Engine:
+    def engine(
+        self, name: str, placement: Placement, tracker: Tracker, sharing: int = 1, beside: Engine | None = None
+    ) -> Engine:
         exact = placement.weights == placement.kv_cache == REFERENCE[placement.device]
         key = name if exact else f"{name} in {placement.weights} with {placement.kv_cache} KV"
         if key not in self.engines:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from dql.config import Config
+from dql.executor import engine as engine_module
 from dql.executor import runtime as runtime_module
 from dql.executor.progress import Tracker
 from dql.planner.physical import Placement
@@ -37,3 +38,16 @@ def test_idle_engines_make_room_where_memory_is_short(three: Session, monkeypatc
     second._open.add(second._start(iter(()), second.options, second.options, None, None))
     runtime.engine("a", Placement(), tracker)
     assert second in runtime._engines.values() and first not in runtime._engines.values()
+
+
+def test_a_draft_never_takes_the_place_of_its_model(three: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    runtime, tracker = three.runtime, Tracker(None)
+    models = runtime_module._Models(runtime, tracker, 2)
+    large = models.engine("a", Placement())
+    monkeypatch.setattr(runtime_module, "free_memory", lambda device: 0)
+    with monkeypatch.context() as short:
+        short.setattr(engine_module, "available_memory", lambda: 0)
+        assert models.draft("b", Placement(), large) is models.draft("b", Placement(), large) is None
+    assert len(tracker.notices) == 1 and "nothing was guessed ahead by b: the model does not fit" in tracker.notices[0]
+    assert models.draft("b", Placement(), large) is not None
+    assert large in runtime._engines.values()

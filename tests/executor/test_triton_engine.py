@@ -15,7 +15,7 @@ from dql.kernels.language import interpreting, triton
 from dql.models import open_model
 from dql.planner.hardware import hardware_named
 from tests.executor.checkpoints import checkpoint
-from tests.executor.triton_work import Found, answers, requests
+from tests.executor.triton_work import Found, answers, copies, guessed, requests
 
 ROOT = Path(__file__).parents[2]
 
@@ -25,11 +25,11 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     return checkpoint(tmp_path_factory.mktemp("checkpoint"), request.param).model.path
 
 
-def interpreted(model: Path, found: Path, *kv_cache: str) -> Found:
+def interpreted(model: Path, found: Path, *more: str) -> Found:
     """The answers of a process where Triton's interpreter runs the kernels."""
     scalar = "ignore:Conversion of an array with ndim:DeprecationWarning"  # the interpreter's own, at run-time loops
     command = [sys.executable, "-W", "error", "-W", scalar, "-m", "tests.executor.triton_work", str(model), str(found)]
-    command += kv_cache
+    command += more
     environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-4000:]
@@ -56,6 +56,20 @@ def test_label_scores_over_keys_in_fp8_stay_near(model_file: Path, tmp_path: Pat
     for number in scored:
         np.testing.assert_allclose(np.exp(found[number][1]), np.exp(expected[number][1]), atol=0.15)
     assert any(found[number][1] != expected[number][1] for number in scored)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(triton is None or interpreting(), reason="starts the interpreter from outside it")
+def test_guesses_in_the_interpreter_leave_answers_as_they_are(model_file: Path, tmp_path: Path) -> None:
+    expected, found = guessed(model_file, ("none",)), interpreted(model_file, tmp_path / "answers.json", "guesses")
+    for way in ("own text", "draft"):
+        (proposed, accepted), *_ = found[way]
+        assert 0 < accepted <= proposed
+        for request in copies():
+            tokens, logprobs, finish = expected[f"none {request.id}"]
+            answered = found[f"{way} {request.id}"]
+            assert (answered[0], answered[2]) == (tokens, finish), (way, request.id)
+            np.testing.assert_allclose(answered[1], logprobs, atol=2e-4)
 
 
 @pytest.mark.gpu

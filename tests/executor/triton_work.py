@@ -2,12 +2,12 @@
 
 As a program, in a process where Triton interprets its kernels:
 
-    TRITON_INTERPRET=1 python -m tests.executor.triton_work MODEL ANSWERS.json [KV_CACHE]
+    TRITON_INTERPRET=1 python -m tests.executor.triton_work MODEL ANSWERS.json [KV_CACHE | guesses]
 """
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from unittest import mock
@@ -15,6 +15,7 @@ from unittest import mock
 import numpy as np
 
 from dql.executor.decode_graphs import Recorded
+from dql.executor.draft import DraftModel
 from dql.executor.engine import Engine
 from dql.executor.options import EngineOptions
 from dql.executor.requests import Follow, Generate, Request, Sampling, Score, Task
@@ -88,9 +89,42 @@ def answers(model: Path, *, device: str = "cpu", kv_cache: str | None = None) ->
     return found
 
 
+def copies() -> list[Request]:
+    """Texts that the model goes on repeating, so that what comes next is guessed; drawn greedily and by seed."""
+    pairs = ((193, 93), (223, 101))
+    tasks = Generate(6), Generate(2, sampling=Sampling(temperature=0.7, seed=3))
+    return [
+        Request(i, np.array(pair * 6, np.int32), task) for i, (pair, task) in enumerate(zip(pairs, tasks, strict=True))
+    ]
+
+
+def guessed(model: Path, ways: Sequence[str] = ("none", "own text", "draft")) -> Found:
+    """Answers to `copies` with guesses made in these ways, by way and request, and by way the tokens that were proposed
+    and accepted. The draft is the model itself, taken to cost nothing."""
+    found: Found = {}
+    opened = open_model(model, name="tiny", uri="tiny")
+    with (
+        small(interpreted=True),
+        mock.patch("dql.executor.engine.DraftModel", lambda d, cost, n: DraftModel(d, 0.0, n)),
+    ):
+        draft = Engine.load(opened, EngineOptions(kv_bytes=1 << 20))
+        for way in ways:
+            options = EngineOptions(kv_bytes=1 << 20, step_tokens=48, max_rows=6, speculate=way != "none")
+            engine = Engine.load(opened, options)
+            for answer in engine.run(copies(), draft=draft if way == "draft" else None):
+                found[f"{way} {answer.id}"] = answer.tokens.tolist(), answer.logprobs.tolist(), answer.finish
+            found[way] = [engine.counters.proposed, engine.counters.accepted], [], ""
+        assert draft.free_slots == draft.pool.slots
+    return found
+
+
 def main() -> None:
-    model, found, *kv_cache = sys.argv[1:]
-    Path(found).write_text(json.dumps(answers(Path(model), kv_cache=kv_cache[0] if kv_cache else None)))
+    model, found, *more = sys.argv[1:]
+    if more == ["guesses"]:
+        told = guessed(Path(model), ("own text", "draft"))
+    else:
+        told = answers(Path(model), kv_cache=more[0] if more else None)
+    Path(found).write_text(json.dumps(told))
 
 
 if __name__ == "__main__":
