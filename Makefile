@@ -21,7 +21,7 @@ test: $(READY)                ## everything: lint, types, all tests
 
 check: $(READY)               ## the fast tier, for between two edits
 	$(BIN)/ruff check .
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto -m "$(FAST)"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist worksteal -m "$(FAST)"
 
 bench: $(READY)               ## measure against transformers on this machine
 	$(BIN)/dql models pull smollm2

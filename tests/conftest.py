@@ -1,5 +1,6 @@
 """Fixtures of the whole suite, and `--complete`, which writes what the golden files should say."""
 
+import gc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +13,11 @@ if TYPE_CHECKING:  # a GPU image lacks what they import, and the tests marked gp
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--complete", action="store_true", help="write golden files instead of comparing with them")
+
+
+def pytest_collection_finish() -> None:
+    """The modules of torch, DuckDB and the tests stay to the end: no collection of garbage looks through them again."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
 
 from dql.executor.requests import Tokens
 from dql.models import Model, open_model
@@ -117,6 +116,8 @@ class Checkpoint:
 
 def checkpoint(folder: Path, family: str, *, vocab_size: int = VOCABULARY, max_shard_size: str = "1GB") -> Checkpoint:
     """Write and open a seeded random checkpoint; weights wide enough that greedy choices are clear."""
+    from transformers import AutoConfig, AutoModelForCausalLM  # takes seconds, which a test that needs none is spared
+
     model_type, changes = {**FAMILIES, **GENERIC}[family]
     config = AutoConfig.for_model(model_type, **{**_COMMON, **changes, "vocab_size": vocab_size})
     torch.manual_seed(7)

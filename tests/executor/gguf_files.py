@@ -7,7 +7,6 @@ from typing import Any
 import gguf
 import numpy as np
 from numpy.typing import NDArray
-from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 _ARCHITECTURES = {"mistral": "llama", "gemma3_text": "gemma3"}
 _PERMUTED = ("llama", "smollm3")  # q and k rows stored for rotation by adjacent pairs
@@ -69,6 +68,8 @@ def _write_sizes(writer: gguf.GGUFWriter, config: Any, family: str) -> None:
 
 
 def _write_rotation(writer: gguf.GGUFWriter, config: Any, family: str) -> None:
+    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
     rope = config.rope_parameters
     rope = rope.get("full_attention", rope)
     writer.add_rope_freq_base(rope["rope_theta"])

@@ -60,7 +60,7 @@ def engines(model_file: Path) -> tuple[Engine, Engine]:
 work = st.lists(st.tuples(prompts, tasks), min_size=1, max_size=16)
 
 
-@settings(settings.get_profile("engine"), max_examples=25)
+@settings(settings.get_profile("engine"), max_examples=12)
 @given(work)
 def test_answers_are_those_of_steps_read_at_once(
     engines: tuple[Engine, Engine], asked: list[tuple[Tokens, Task]]

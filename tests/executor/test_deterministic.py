@@ -71,7 +71,7 @@ def expected(tiny: Engine) -> dict[int, Answer]:
     return answers(tiny, requests(24, 250), (1024, 256, 4096))
 
 
-@settings(ENGINE, max_examples=15)
+@settings(ENGINE, max_examples=8)
 @given(SIZES, st.permutations(range(24)), st.integers(1, 24))
 def test_batch_order_chunks_and_subsets_change_no_bit(
     tiny: Engine, expected: dict[int, Answer], sizes: Sizes, order: list[int], kept: int

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import BertConfig, BertModel
 
 from dql.executor.engine import Engine
 from dql.executor.models.encoder import Encoder
@@ -32,6 +31,8 @@ def texts(count: int) -> list[Tokens]:
 @pytest.fixture(scope="module")
 def bert(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
     """The folder of a random BERT, and the model as transformers runs it."""
+    from transformers import BertConfig, BertModel
+
     config = BertConfig(
         vocab_size=VOCABULARY,
         hidden_size=32,

@@ -73,7 +73,7 @@ settings.register_profile(
 )
 
 
-@settings(settings.get_profile("engine"), max_examples=25)
+@settings(settings.get_profile("engine"), max_examples=15)
 @given(st.lists(st.tuples(prompts, tasks), max_size=24))
 def test_a_batch_answers_as_its_rows_one_by_one(engine: Engine, work: list[tuple[Tokens, Task]]) -> None:
     requests = [Request(i, tokens, task) for i, (tokens, task) in enumerate(work)]

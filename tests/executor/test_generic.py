@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from transformers.models.olmo2 import modeling_olmo2
 
 from dql.errors import ConfigError, DqlError, UnsupportedError
 from dql.executor.engine import Engine
@@ -61,6 +60,8 @@ def test_what_attention_cannot_do_is_refused_by_name(tmp_path: Path, family: str
 def test_a_family_that_mixes_tokens_outside_attention_is_found_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from transformers.models.olmo2 import modeling_olmo2
+
     original: Any = modeling_olmo2.Olmo2MLP.forward
     monkeypatch.setattr(
         modeling_olmo2.Olmo2MLP, "forward", lambda self, x: original(self, x + torch.roll(x, 1, dims=1))

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import BertConfig, BertModel
 
 from dql.executor.engine import Engine
 from dql.executor.requests import Embed, Request
@@ -25,6 +24,8 @@ TEXTS = (
 
 @pytest.mark.model
 def test_vectors_are_those_of_sentence_transformers() -> None:
+    from transformers import BertConfig, BertModel
+
     model = real_model("minilm")
     config = BertConfig(**json.loads((model.path / "config.json").read_text()))
     oracle: Any = BertModel(config, add_pooling_layer=False)

@@ -98,7 +98,7 @@ tasks: st.SearchStrategy[Task] = st.one_of(
 )
 
 
-@settings(deadline=None, max_examples=20)
+@settings(deadline=None, max_examples=12)
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 30), tasks), min_size=1, max_size=12))
 def test_answers_are_those_of_a_run_without_guesses(
     plain: Engine, guessing: Engine, work: list[tuple[int, int, Task]]
@@ -111,7 +111,7 @@ def test_answers_are_those_of_a_run_without_guesses(
 
 
 @pytest.mark.usefixtures("cheap")
-@settings(deadline=None, max_examples=12)
+@settings(deadline=None, max_examples=8)
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 30), tasks), min_size=1, max_size=12), st.booleans())
 def test_a_draft_model_changes_no_answer(
     plain: Engine, guessing: Engine, twin: Engine, stranger: Engine, work: list[tuple[int, int, Task]], good: bool

@@ -56,6 +56,7 @@ def test_a_model_that_answers_otherwise_is_given_up(two: FakeSession) -> None:
     assert two.query(asked).arrow()["g"][0].as_py().startswith("main: ")
 
 
+@pytest.mark.slow
 def test_texts_are_all_those_of_the_model_that_answers(two: FakeSession) -> None:
     """The first model's tokens would be read in the other's vocabulary: sampled rows do not take them over."""
     two.catalog.register("t", pa.table({"body": [f"{'roughly ' * (i % 20 == 0)}a bug {i}" for i in range(ROWS)]}))

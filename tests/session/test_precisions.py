@@ -85,6 +85,7 @@ def test_every_call_must_keep_the_bound(quick: FakeSession) -> None:
     assert "fp32 weights" in plan(quick, f"EXPLAIN ANALYZE {both}")
 
 
+@pytest.mark.slow
 def test_calls_above_a_filter_are_tested_on_what_it_lets_through(quick: FakeSession) -> None:
     query = "SELECT AI_CLASSIFY(body, ['bug', 'praise']) AS c FROM t WHERE AI_FILTER('{body} mentions bug')"
     text = plan(quick, f"EXPLAIN ANALYZE {query} WITH quality >= 0.9")
@@ -147,6 +148,7 @@ def test_a_bound_on_speed_that_only_a_proof_can_keep(quick: FakeSession) -> None
         quick.query(tight)
 
 
+@pytest.mark.slow
 def test_free_text_is_compared_token_by_token_where_that_is_asked_for(quick: FakeSession) -> None:
     """One token of a dozen or two is another one in some rows: too many for whole answers, few enough for tokens."""
     table(quick, ROWS // 4)
