@@ -118,10 +118,11 @@ class StepAttention:
         out: torch.Tensor,
         lse: torch.Tensor,
     ) -> None:
-        k, v = cache.dense(part.slots)
-        state = attend_padded(q[part.places], k, v, part.bias.at(window), self.scale, self.softcap)
-        out[part.targets] = state[0].flatten(0, 1)[part.real]
-        lse[part.targets] = state[1].flatten(0, 1)[part.real]
+        k, v = (x.view(*part.slots.shape, *x.shape[1:]) for x in cache.dense(part.slots.view(-1)))
+        queries = q.index_select(0, part.places.view(-1)).view(*part.places.shape, *q.shape[1:])
+        state = attend_padded(queries, k, v, part.bias.at(window), self.scale, self.softcap)
+        for target, padded in zip((out, lse), state, strict=True):
+            target.index_copy_(0, part.targets, padded.flatten(0, 1).index_select(0, part.real))
 
     def _long(
         self, row: LongRow, q: torch.Tensor, cache: KVCache, window: int | None, out: torch.Tensor, lse: torch.Tensor
@@ -177,23 +178,21 @@ class StepAttention:
 
 
 def padded_bias(
-    before: torch.Tensor, visible: torch.Tensor, depths: torch.Tensor, group: int, window: int | None
+    hidden: torch.Tensor, keys: int, visible: torch.Tensor, depths: torch.Tensor, group: int, window: int | None
 ) -> Bias:
-    """Masks of padded rows whose queries follow `before` [rows] keys of their own, all of which they see.
+    """Masks of padded rows, whose last keys are those of the queries; the first `hidden` [rows] of a row are not its.
 
-    Query i also sees key before + j where visible[i, j] [queries, queries], and stands at position before + depths[i].
+    Query i sees all keys before the queries', of these key j where visible[i, j] [queries, queries], and it stands
+    depths[i] after the first of them.
     """
-    queries = len(depths)
-    keys = torch.arange(int(before.max()) + queries)
-    own = keys - before[:, None]  # [rows, keys]; negative: before the queries
-    inside = own.clamp(0, queries - 1)
-    seen = visible.t()[inside] & (own < queries)[..., None] | (own < 0)[..., None]  # [rows, keys, queries]
-    full = _additive(seen.transpose(1, 2), group)
+    before = keys - len(depths)
+    seen = torch.nn.functional.pad(visible, (before, 0), value=True)  # [queries, keys]
+    seen = seen & (torch.arange(keys) >= hidden[:, None])[:, None]
+    full = _additive(seen, group)
     if window is None:
         return Bias(full)
-    distance = depths - torch.where(own < 0, own, depths[inside])[..., None]  # [rows, keys, queries]
-    near = seen & (distance < window)
-    return Bias(full, None if bool((near == seen).all()) else _additive(near.transpose(1, 2), group))
+    near = seen & (depths[:, None] - torch.cat((torch.arange(-before, 0), depths)) < window)
+    return Bias(full, None if bool((near == seen).all()) else _additive(near, group))
 
 
 def _additive(seen: torch.Tensor, group: int) -> torch.Tensor:

@@ -23,7 +23,10 @@ _NOTHING = np.empty(0, np.int64)
 
 @dataclass(slots=True)
 class _Entry:
-    """Tokens that attend to themselves after some slots of their own, within a padded batch."""
+    """Tokens that attend to themselves after some slots of their own, within a padded batch.
+
+    labels: the last of the tokens are a label tree's. They see all tokens before it, and each other as the tree says.
+    """
 
     place: int
     count: int
@@ -73,12 +76,16 @@ class _Preparation:
         if count > LONG_RUN:
             self._long.append(self._long_row(place, count, segment.slot))
         else:
-            self._entries.append(_Entry(place, count, before, segment.slot, None))
+            with_tail = segment.labels if segment.tail and not segment.past else None
+            tail = segment.tail if with_tail is not None else 0
+            self._entries.append(_Entry(place, count + tail, before, segment.slot, with_tail))
+            if with_tail is not None:
+                return
         if segment.labels is not None and segment.tail:
             self._add_tail(placed, segment.labels)
 
     def _add_tail(self, placed: PlacedSegment, labels: LabelTree) -> None:
-        """Label tokens: they see all of the row and, among themselves, what they follow."""
+        """Label tokens apart from a row that is long or was begun in an earlier step."""
         segment, place = placed.segment, placed.place + placed.segment.count
         places = place + np.arange(segment.tail)
         own, first = segment.past + segment.count, segment.slot - segment.past
@@ -111,23 +118,25 @@ class _Preparation:
 
 
 def _padded(batch: Sequence[_Entry], shape: ModelShape) -> PaddedRows:
+    """Rows end together, so that label tokens are the last queries of all of them."""
     labels = batch[0].labels
-    queries = max(entry.count for entry in batch)
-    before = np.array([len(entry.before) for entry in batch])
-    places = np.zeros((len(batch), queries), np.int64)
-    slots = np.zeros((len(batch), int(before.max()) + queries), np.int64)
-    for row, entry in enumerate(batch):
-        places[row, : entry.count] = entry.place + np.arange(entry.count)
-        slots[row, : before[row]] = entry.before
-        slots[row, before[row] : before[row] + entry.count] = entry.slot + np.arange(entry.count)
     counts = np.array([entry.count for entry in batch])
-    real = np.flatnonzero((np.arange(queries) < counts[:, None]).reshape(-1))
-    if labels is None:
-        visible, depths = torch.ones(queries, queries, dtype=torch.bool).tril_(), torch.arange(queries)
-    else:
-        visible, depths = torch.from_numpy(labels.visible), torch.from_numpy(labels.depths) - 1
+    lengths = counts + [len(entry.before) for entry in batch]
+    queries, keys = int(counts.max()), int(lengths.max())
+    places = np.zeros((len(batch), queries), np.int64)
+    slots = np.zeros((len(batch), keys), np.int64)
+    for row, entry in enumerate(batch):
+        own = np.arange(entry.count)
+        places[row, queries - entry.count :] = entry.place + own
+        slots[row, keys - lengths[row] :] = np.concatenate((entry.before, entry.slot + own))
+    real = np.flatnonzero((np.arange(queries) >= queries - counts[:, None]).reshape(-1))
+    visible, depths = torch.ones(queries, queries, dtype=torch.bool).tril_(), torch.arange(queries)
+    if labels is not None:
+        first = queries - len(labels.tokens)
+        visible[first:, first:] = torch.from_numpy(labels.visible)
+        depths[first:] = first - 1 + torch.from_numpy(labels.depths)
     group = shape.num_heads // shape.num_kv_heads
-    bias = padded_bias(torch.from_numpy(before), visible, depths, group, shape.sliding_window)
+    bias = padded_bias(torch.from_numpy(keys - lengths), keys, visible, depths, group, shape.sliding_window)
     targets = torch.from_numpy(places.reshape(-1)[real])
     return PaddedRows(torch.from_numpy(places), torch.from_numpy(slots), bias, torch.from_numpy(real), targets)
 

