@@ -4,7 +4,7 @@ import json
 import logging
 import sqlite3
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 from dql.errors import BindError, UnsupportedError, name_hint
@@ -36,9 +36,14 @@ Start = Callable[[], tuple["Run", Estimate]]
 
 
 def explain(
-    statement: ast.Explain, planned: Planned, session: Surroundings, params: Mapping[str, object], start: Start
+    statement: ast.Explain,
+    planned: Planned,
+    session: Surroundings,
+    params: Mapping[str, object],
+    start: Start,
+    answered: Callable[[Estimate], int],
 ) -> Result:
-    """The result of an EXPLAIN. `start` begins the query's run, for ANALYZE."""
+    """The result of an EXPLAIN. `start` begins the query's run, for ANALYZE; `answered` counts what one left."""
     wanted = _format(statement)
     on = None if statement.on is None else statement.on.value
     rows_asked = _rows(statement)
@@ -56,7 +61,8 @@ def explain(
             raise KeyboardInterrupt
         explanation = explanation_of(found, run.context.measured, run.seconds)
     else:
-        explanation = explanation_of(estimate(planned, session, params, on=on, rows=rows_asked))
+        found = estimate(planned, session, params, on=on, rows=rows_asked)
+        explanation = replace(explanation_of(found), answered=0 if on or rows_asked else answered(found))
     if wanted == "json":
         return rows([("plan", "VARCHAR")], [(json.dumps(as_json(explanation), indent=2),)], "explain")
     text = explain_plan(explanation, statement.rewrites)

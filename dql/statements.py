@@ -24,7 +24,7 @@ from dql.planner.cascading import with_thresholds
 from dql.planner.contract import SETTING_KINDS, setting_kind, setting_value
 from dql.planner.environment import Environment
 from dql.planner.explain import explain as explain_plan
-from dql.planner.physical import ErrorPolicy
+from dql.planner.physical import ErrorPolicy, QueryPlan
 from dql.planner.places import named
 from dql.planner.placing import as_chosen
 from dql.planner.plan import Planned, plan_query
@@ -34,6 +34,7 @@ from dql.showing import HARDWARE_COLUMNS, RUN_COLUMNS, hardware_rows, run_rows
 if TYPE_CHECKING:
     from dql.executor.progress import Progress
     from dql.executor.runtime import Run
+    from dql.executor.unfinished import Unfinished
     from dql.session import Session
 
 SCAN_ROWS = 2048
@@ -145,13 +146,11 @@ def begin(planned: Planned, call: Call) -> "tuple[Run, Estimate]":
     if policy.rejects is not None:
         _check_folder(policy.rejects, None)
     found = estimate(planned, call.session, call.params, running=True, progress=call.progress)
-    query = with_thresholds(found.planned.query, found.settled.thresholds, ALONE)
-    query = as_chosen(query, planned.contract, found.choice, found.kind)
+    query = _as_run(found)
     run = call.session.runtime.start(query, policy, call.params, call.progress)
     if found.evidence is not None:
         found.evidence.teach(run.context)
-    runtime, folder = call.session.runtime, call.session.config.unfinished_dir
-    run.resume(runtime.unfinished(folder, query, call.params, __version__))
+    run.resume(_unfinished(query, call))
     if (budget := contract.bound("budget")) is not None:
         run.context.token_budget = budget.value
     if found.choice is not None:
@@ -160,6 +159,16 @@ def begin(planned: Planned, call: Call) -> "tuple[Run, Estimate]":
     run.finished = lambda ended: remember(ended, found, call.session, call.text)
     call.session.watch(run)
     return run, found
+
+
+def _as_run(found: Estimate) -> QueryPlan:
+    query = with_thresholds(found.planned.query, found.settled.thresholds, ALONE)
+    return as_chosen(query, found.planned.contract, found.choice, found.kind)
+
+
+def _unfinished(query: QueryPlan, call: Call) -> "Unfinished":
+    """What is kept of runs of this query that stopped."""
+    return call.session.runtime.unfinished(call.session.config.unfinished_dir, query, call.params, __version__)
 
 
 def into(target: ast.Into, planned: Planned, call: Call) -> Result:
@@ -179,12 +188,14 @@ def into(target: ast.Into, planned: Planned, call: Call) -> Result:
         raise
     _check_folder(path, target.span)
     run = start(planned, call)
+    run.delivers = False
     with target_file as file:
         file.write(run.batches())
         if run.interrupted:
             raise KeyboardInterrupt
         run.context.tracker.phase("committing", path)
         file.commit()
+    run.settle()
     return _written(run, path, planned, call)
 
 
@@ -198,6 +209,7 @@ def _write_table(verb: str, name: ast.Path, planned: Planned, call: Call) -> Res
     """Run now, keep the rows aside, then write them to the table in one step: `verb` SELECT …."""
     catalog = call.session.catalog
     run = start(planned, call)
+    run.delivers = False
     scratch = catalog.materialise(run.batches())
     try:
         if run.interrupted:
@@ -205,6 +217,7 @@ def _write_table(verb: str, name: ast.Path, planned: Planned, call: Call) -> Res
         catalog.execute(f"{verb} SELECT * FROM {scratch}")
     finally:
         catalog.drop(scratch)
+    run.settle()
     return _written(run, ".".join(name), planned, call)
 
 
@@ -429,7 +442,11 @@ def reset_setting(statement: ast.ResetSetting, call: Call) -> Result:
 def explain(statement: ast.Explain, call: Call) -> Result:
     """The plan with its figures; with ANALYZE the query runs."""
     planned = plan(statement.query, call)
-    return explaining.explain(statement, planned, call.session, call.params, lambda: begin(planned, call))
+
+    def answered(found: Estimate) -> int:
+        return sum(map(len, _unfinished(_as_run(found), call).load().values()))
+
+    return explaining.explain(statement, planned, call.session, call.params, lambda: begin(planned, call), answered)
 
 
 def explained(planned: Planned, call: Call) -> str:

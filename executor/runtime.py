@@ -23,7 +23,7 @@ from dql.executor.progress import Progress, Tracker
 from dql.executor.rejected import Rejected, batches
 from dql.executor.sink import AtomicFile, check_columns, checked_options, file_format
 from dql.executor.stats import Stats
-from dql.executor.unfinished import Memo, Unfinished, name_of
+from dql.executor.unfinished import Keeper, Memo, Unfinished, name_of
 from dql.executor.windows import out_of_memory
 from dql.models import Model
 from dql.models.fetch import PullProgress
@@ -52,23 +52,26 @@ class Run:
     finished: "Callable[[Run], None] | None" = None  # called once, when the last batch was read or the run stopped
     unfinished: Unfinished | None = None
     recalled: Mapping[bytes, Memo] = field(default_factory=dict)  # answers of an earlier run that stopped
+    delivers: bool = True  # whether the rows are safe once read; else `settle` says when they are
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """The rows, in order, under the user's column names; at least one batch."""
         self.started = time.monotonic()
         names = unique(self.plan.names)
         below = execute(self.plan.root, self.context)
-        stopped = False
+        keeper = self._keeper()
+        stopped = True
         try:
             for batch in below:
                 self.rows += batch.num_rows
                 yield pa.RecordBatch.from_arrays(batch.columns, names=names)
-        except (Exception, KeyboardInterrupt):
-            stopped = True
-            raise
+            stopped = self.context.cancelled.is_set()
         finally:
             below.close()
-            self._keep_answers(stopped or self.context.cancelled.is_set())
+            if keeper is not None:
+                keeper.end(stopped=stopped or not self.delivers)
+            if not stopped and self.delivers:
+                self.settle()
             self.context.close()
             self.seconds = time.monotonic() - self.started
             if self.finished is not None:
@@ -86,13 +89,17 @@ class Run:
         for asked, memo in context.memos.items():
             memo.update({key: found for key, found in context.recall(asked).items() if key not in memo})
 
-    def _keep_answers(self, stopped: bool) -> None:
-        if self.unfinished is None:
-            return
-        if stopped:
-            self.unfinished.keep({**self.recalled, **{name_of(a): memo for a, memo in self.context.memos.items()}})
-        else:
+    def settle(self) -> None:
+        """Forget the answers: the rows are where they belong. No-op where the run stopped before its end."""
+        if self.unfinished is not None and not self.context.cancelled.is_set():
             self.unfinished.drop()
+
+    def _keeper(self) -> Keeper | None:
+        if self.unfinished is None:
+            return None
+        keeper = Keeper(self.unfinished, self.context.memos, self.recalled)
+        keeper.start()
+        return keeper
 
     def _told(self) -> list[str]:
         """What the run took from an earlier one, what it changed of its plan, and that its budget stopped it."""

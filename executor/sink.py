@@ -3,13 +3,14 @@
 Until then the old file stays as it was, and can be read, even by the query that replaces it.
 """
 
+import fcntl
 import json
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, BinaryIO, Protocol, Self
 
 import pyarrow as pa
 import pyarrow.csv
@@ -139,11 +140,14 @@ class AtomicFile(AbstractContextManager["AtomicFile"]):
         self._temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
         self._open = FORMATS[file_type]
         self._writer: Writer | None = None
+        self._held: BinaryIO | None = None
 
     def __enter__(self) -> Self:
         """Take the temporary name, so that a folder that cannot be written to is known before any call."""
         try:
-            self._temporary.touch()
+            self._held = self._temporary.open("wb")
+            fcntl.flock(self._held, fcntl.LOCK_EX)  # tells others that it is not left over
+            _remove_leftovers(self.path)
         except OSError as error:
             raise self._failed(error) from error
         return self
@@ -172,6 +176,8 @@ class AtomicFile(AbstractContextManager["AtomicFile"]):
             except OSError:  # the disk is full or gone: the file is removed below in any case
                 self._writer = None
         self._temporary.unlink(missing_ok=True)
+        if self._held is not None:
+            self._held.close()
 
     def _write(self, batches: Sequence[pa.RecordBatch]) -> None:
         try:
@@ -185,6 +191,27 @@ class AtomicFile(AbstractContextManager["AtomicFile"]):
         code = _ERRNO.search(str(error))
         reason = os.strerror(int(code[1])) if code is not None else error.strerror or str(error)
         return ExecutionError(f"could not write {self.path}: {reason}", hint="what was there before is still there")
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Remove the temporary files of this target whose process was killed: it is gone, and nobody holds them."""
+    known = re.compile(rf"\.{re.escape(path.name)}\.(\d+)\.tmp")
+    for name in os.listdir(path.parent):
+        if (found := known.fullmatch(name)) is None or int(found[1]) == os.getpid() or _runs(int(found[1])):
+            continue
+        with suppress(OSError), (path.parent / name).open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # on a shared disk it may be another machine's
+            (path.parent / name).unlink()
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):  # another user's; no number of a process
+        return True
+    return True
 
 
 def _groups(batches: Iterator[pa.RecordBatch]) -> Iterator[list[pa.RecordBatch]]:

@@ -1,14 +1,18 @@
 """Answers of runs that stopped before their end, kept so that the same statement run again pays for the rest alone.
 
-A file per statement, its weights and precisions; it is written when a run stops and goes when one comes to its end.
-Answers are found by what decides them, as within a run: by prompt, and by what was asked of the model.
+A journal per statement, its weights and precisions, written beside the run, so that one that is killed leaves all but
+the answers of its last second. A run of less than two seconds writes none unless it stops. A journal goes when its run
+comes to its end; its size is that of the answers, each of which is written once. Answers are found by what decides
+them, as within a run: by prompt, and by what was asked of the model.
 """
 
 import logging
-import os
+import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import blake2b
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +20,13 @@ import numpy as np
 import pyarrow as pa
 
 from dql.executor.context import Asked
+from dql.executor.journal import Journal, records, sweep
 from dql.executor.requests import Answer, Generate, Task
 
 Memo = dict[bytes, Answer]
 
-_KEPT = 16  # newest statements
+_KEPT, _DAYS = 16, 30  # newest statements, and how long
+_FIRST, _EVERY = 2.0, 1.0  # seconds to the first record, and between others
 _LOG = logging.getLogger("dql")
 _SCHEMA = pa.schema(
     [
@@ -46,49 +52,98 @@ class Unfinished:
 
     @property
     def path(self) -> Path:
-        """The statement's file."""
-        return self.folder / f"{blake2b(repr(self.statement()).encode(), digest_size=12).hexdigest()}.arrow"
+        """The statement's journal."""
+        return self.folder / f"{blake2b(repr(self.statement()).encode(), digest_size=12).hexdigest()}.journal"
 
     def load(self) -> dict[bytes, Memo]:
-        """Answers by what was asked (see `name_of`), then by prompt; none where there is no file or it is torn."""
+        """Answers by what was asked (see `name_of`), then by prompt."""
         found: dict[bytes, Memo] = {}
-        if not self._any:
-            return found
-        try:
-            table = pa.ipc.open_file(self.path).read_all()
-        except (OSError, pa.ArrowInvalid):
-            return found
-        if table.schema != _SCHEMA:
-            return found
-        for row in table.to_pylist():
-            found.setdefault(row["asked"], {})[row["prompt"]] = _answer(row)
+        if self.any:
+            for record in records(self.path):
+                for row in _rows(record):
+                    found.setdefault(row["asked"], {})[row["prompt"]] = _answer(row)
         return found
-
-    def keep(self, memos: Mapping[bytes, Memo]) -> None:
-        """Write down the answers; a folder that cannot be written costs no query."""
-        if not any(memos.values()):
-            return
-        try:
-            path = self.path
-            part = path.with_suffix(f".{os.getpid()}.part")
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with pa.ipc.new_file(str(part), _SCHEMA) as writer:
-                writer.write_table(pa.Table.from_pylist(list(_rows(memos)), schema=_SCHEMA))
-            part.replace(path)
-            known = sorted(self.folder.glob("*.arrow"), key=lambda file: file.stat().st_mtime_ns)
-            for old in known[:-_KEPT]:
-                old.unlink(missing_ok=True)
-        except OSError as error:
-            _LOG.warning("what was answered is not kept for the next run: %s", error)
 
     def drop(self) -> None:
         """Forget it: the statement came to its end."""
-        if self._any:
-            self.path.unlink(missing_ok=True)
+        if self.any and self.path.exists() and (journal := Journal.open(self.path)) is not None:
+            journal.remove()
 
     @property
-    def _any(self) -> bool:
-        return self.folder.is_dir() and any(self.folder.glob("*.arrow"))
+    def any(self) -> bool:
+        """Whether anything is kept of any statement."""
+        return self.folder.is_dir() and next(self.folder.glob("*.journal"), None) is not None
+
+
+@dataclass
+class Keeper:
+    """Writes the answers of a running statement to its journal, in a thread of its own.
+
+    memos: by what was asked, growing. written: what the journal holds already. A folder that cannot be written, or a
+    journal that another process writes, costs no query.
+    """
+
+    unfinished: Unfinished
+    memos: Mapping[Asked, Memo]
+    written: Mapping[bytes, Memo]
+    _seen: dict[Asked, int] = field(default_factory=dict)  # answers of each memo that were looked at
+    _journal: Journal | None = None
+    _given_up: bool = False
+    _ended: threading.Event = field(default_factory=threading.Event)
+    _thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Begin to write."""
+        self._thread = threading.Thread(target=self._run, name="dql-journal", daemon=True)
+        self._thread.start()
+
+    def end(self, *, stopped: bool) -> None:
+        """Stop writing; `stopped`: the run did, so that all its answers are written."""
+        self._ended.set()
+        if self._thread is not None:
+            self._thread.join()
+        if stopped:
+            self._write()
+        if self._journal is not None:
+            self._journal.close()
+            self._journal = None
+
+    def _run(self) -> None:
+        wait = _FIRST
+        while not self._ended.wait(wait):
+            self._write()
+            wait = _EVERY
+
+    def _write(self) -> None:
+        if self._given_up or not (fresh := self._fresh()):
+            return
+        try:
+            if self._journal is None:
+                self._journal = Journal.open(self.unfinished.path)
+                sweep(self.unfinished.folder, "*.journal", _KEPT, time.time() - _DAYS * 86_400)
+            if self._journal is None:
+                self._given_up = True
+                _LOG.warning("another process runs the same statement: the answers of this one are not kept")
+                return
+            self._journal.append(_record(fresh))
+        except OSError as error:
+            self._given_up = True
+            _LOG.warning("what was answered is not kept for the next run: %s", error)
+
+    def _fresh(self) -> list[tuple[bytes, bytes, Answer]]:
+        """What was asked, prompt and answer of all answers since the last look."""
+        found: list[tuple[bytes, bytes, Answer]] = []
+        for asked, memo in list(self.memos.items()):
+            new = len(memo) - self._seen.get(asked, 0)
+            try:
+                last = list(islice(reversed(memo.items()), new))
+            except RuntimeError:  # an answer came meanwhile: they wait for the next look
+                continue
+            self._seen[asked] = self._seen.get(asked, 0) + len(last)
+            name = name_of(asked)
+            known = self.written.get(name, {})
+            found += [(name, prompt, answer) for prompt, answer in reversed(last) if prompt not in known]
+        return found
 
 
 def name_of(asked: Asked) -> bytes:
@@ -104,11 +159,20 @@ def _plain(task: Task) -> object:
     return task
 
 
-def _rows(memos: Mapping[bytes, Memo]) -> Iterator[dict[str, object]]:
-    for name, memo in memos.items():
-        for prompt, found in memo.items():
-            values = {field: getattr(found, field) for field in _SCHEMA.names[2:]}
-            yield {"asked": name, "prompt": prompt, **values}
+def _record(found: list[tuple[bytes, bytes, Answer]]) -> bytes:
+    names, prompts, answers = zip(*found, strict=True)
+    columns = [names, prompts, *([getattr(a, field.name) for a in answers] for field in list(_SCHEMA)[2:])]
+    arrays = [pa.array(values, field.type) for values, field in zip(columns, _SCHEMA, strict=True)]
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, _SCHEMA, options=pa.ipc.IpcWriteOptions(compression="lz4")) as writer:
+        writer.write_batch(pa.record_batch(arrays, schema=_SCHEMA))
+    return bytes(sink.getvalue())
+
+
+def _rows(record: bytes) -> Iterator[dict[str, Any]]:
+    table = pa.ipc.open_stream(record).read_all()
+    if table.schema == _SCHEMA:
+        yield from table.to_pylist()
 
 
 def _answer(row: Mapping[str, Any]) -> Answer:

@@ -44,7 +44,7 @@ class Explanation:
 
     choice: the plan that was chosen and its figures. measured: what the calls did, where the query has run. seconds:
     of the whole run. quality: what is certain of the answers. kind: of the device
-    that it is planned for.
+    that it is planned for. answered: answers that an earlier run left, which this one takes instead of asking.
     """
 
     logical: LogicalPlan
@@ -59,6 +59,7 @@ class Explanation:
     seconds: float | None = None
     quality: tuple[str, ...] = ()
     kind: Kind = "cpu"
+    answered: int = 0
 
 
 def explain(found: Explanation, rewrites: bool = False) -> str:
@@ -78,6 +79,10 @@ def explain(found: Explanation, rewrites: bool = False) -> str:
     lines += [f"-- pinned: {name} = {value}" for name, value in pinned.items()]
     if found.choice is not None:
         lines += [f"-- {line}" for line in choice_lines(found.choice)]
+    if found.answered and found.seconds is None:
+        lines.append(
+            f"-- {found.answered:,} answers are there already, of a run that stopped; the figures are for all rows"
+        )
     if found.seconds is not None:
         lines.append(f"-- the run took {seconds_text(found.seconds)}")
     if rewrites:

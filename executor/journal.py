@@ -1,0 +1,85 @@
+"""A file that only grows, of records that are whole or not there: what a process leaves that is killed.
+
+A record is its length, its CRC-32 and its bytes. What follows the last whole record is cut off by the next writer. One
+process writes a journal at a time; any may read what is there.
+"""
+
+import fcntl
+import os
+import struct
+import zlib
+from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO, Self
+
+_HEAD = struct.Struct("<II")  # bytes of a record, and their checksum
+
+
+class Journal:
+    """A journal that this process writes, locked until it is closed. `size`: bytes of whole records."""
+
+    def __init__(self, path: Path, file: BinaryIO) -> None:
+        self.path = path
+        self._file = file
+        self.size = sum(_HEAD.size + len(record) for record in records(path))
+        file.truncate(self.size)
+
+    @classmethod
+    def open(cls, path: Path) -> Self | None:
+        """The journal at `path`, made if need be; None where another process writes it. Raises OSError."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        while True:
+            file = path.open("ab")
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.close()
+                return None
+            if os.fstat(file.fileno()).st_nlink:
+                return cls(path, file)
+            file.close()  # the one that wrote it removed it meanwhile
+
+    def append(self, record: bytes) -> None:
+        """Add a record; it is on the disk when this returns. Raises OSError."""
+        self._file.write(_HEAD.pack(len(record), zlib.crc32(record)) + record)
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self.size += _HEAD.size + len(record)
+
+    def remove(self) -> None:
+        """Delete and close it."""
+        self.path.unlink(missing_ok=True)
+        self.close()
+
+    def close(self) -> None:
+        """Let others write it; an empty one goes."""
+        if not self.size:
+            self.path.unlink(missing_ok=True)
+        with suppress(OSError):  # the disk is full: what could not be written is not a whole record
+            self._file.close()
+
+
+def records(path: Path) -> list[bytes]:
+    """The whole records, up to the first that is not; none where there is no file."""
+    try:
+        data = path.read_bytes()
+    except OSError:
+        return []
+    found: list[bytes] = []
+    start = 0
+    while start + _HEAD.size <= len(data):
+        size, checksum = _HEAD.unpack_from(data, start)
+        record = data[start + _HEAD.size : start + _HEAD.size + size]
+        if len(record) < size or zlib.crc32(record) != checksum or not size:
+            break
+        found.append(record)
+        start += _HEAD.size + size
+    return found
+
+
+def sweep(folder: Path, pattern: str, newest: int, since: float) -> None:
+    """Delete the journals that match `pattern` but those `newest` written to after the time `since`; not open ones."""
+    found = sorted(((file.stat().st_mtime, file) for file in folder.glob(pattern)), reverse=True)
+    for i, (written, file) in enumerate(found):
+        if (i >= newest or written < since) and (old := Journal.open(file)) is not None:
+            old.remove()

@@ -1,0 +1,82 @@
+"""Journals: what is whole is read, what is torn is cut off, and one process writes at a time."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from dql.executor.journal import Journal, records, sweep
+from dql.executor.sink import AtomicFile
+
+RECORDS = [b"one", b"two" * 1000, b"\x00"]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    journal = Journal.open(tmp_path / "folder" / "a.journal")
+    assert journal is not None
+    for record in RECORDS:
+        journal.append(record)
+    journal.close()
+    return journal.path
+
+
+@pytest.mark.parametrize(("cut", "whole"), [(0, 3), (1, 2), (9, 2), (10, 1), (3009, 1), (3020, 0), (10_000, 0)])
+def test_whole_records_are_read_and_a_torn_one_is_replaced(path: Path, cut: int, whole: int) -> None:
+    data = path.read_bytes()
+    path.write_bytes(data[: max(0, len(data) - cut)])
+    assert records(path) == RECORDS[:whole]
+    journal = Journal.open(path)
+    assert journal is not None
+    journal.append(b"more")
+    journal.close()
+    assert records(path) == [*RECORDS[:whole], b"more"]
+
+
+@pytest.mark.parametrize("place", [0, 4, 9, 14, 30])
+def test_nothing_is_believed_from_a_damaged_record_on(path: Path, place: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[place] ^= 0x40
+    path.write_bytes(data)
+    assert records(path) == RECORDS[: int(place >= 11)]
+
+
+def test_one_writes_and_the_unwritten_goes(path: Path) -> None:
+    first = Journal.open(path)
+    assert first is not None and Journal.open(path) is None
+    first.remove()
+    assert not path.exists()
+    empty = Journal.open(path)
+    assert empty is not None
+    empty.close()
+    assert not path.exists() and records(path) == []
+
+
+def test_old_journals_go_and_open_ones_stay(tmp_path: Path) -> None:
+    now = time.time()
+    opened = []
+    for age in range(6):
+        journal = Journal.open(tmp_path / f"{age}.journal")
+        assert journal is not None
+        journal.append(b"x")
+        opened.append(journal)
+        if age != 5:
+            journal.close()
+    for age in range(6):
+        os.utime(tmp_path / f"{age}.journal", (now - 100 * age, now - 100 * age))
+    sweep(tmp_path, "*.journal", newest=3, since=now - 150)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["0.journal", "1.journal", "5.journal"]
+    opened[5].close()
+
+
+def test_what_a_killed_writer_left_beside_its_target_goes(tmp_path: Path) -> None:
+    ended = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
+    gone, runs = int(ended.stdout), os.getppid()
+    left = [tmp_path / f".out.csv.{gone}.tmp", tmp_path / f".out.csv.{runs}.tmp", tmp_path / f".other.csv.{gone}.tmp"]
+    for file in left:
+        file.touch()
+    with AtomicFile(str(tmp_path / "out.csv"), "csv", {}):
+        assert [file.exists() for file in left] == [False, True, True]
