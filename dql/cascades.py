@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
-from dql.certificates import rows_digest
+from dql.certificates import RowNames, Unread, Value, numbers
 from dql.planner.candidates import PricedCall
 from dql.planner.cascade import ALONE, ASKED, CONFIDENCE, TARGET, Calibration, sample_size
 from dql.planner.contract import Contract
@@ -22,7 +23,6 @@ _MANY = 10**9  # rows of an input that nobody has numbered
 ASSUMED = 0.3  # share of rows that the last model is asked about, before anybody knows
 
 Price = Callable[[InferExec, CallExec], PricedCall | None]
-Identify = Callable[[CallExec], object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +104,7 @@ class Settler:
     params: Mapping[str, object]
     statistics: Mapping[str, CallStatistics]
     evidence: Callable[[], Evidence] | None
-    identify: Identify
+    rows: RowNames
     price: Price
     share: float = 1.0
 
@@ -114,13 +114,14 @@ class Settler:
         each = replace(self, share=self.share / max(len(cascades), 1))
         for cascade in cascades:
             reason = each._hopeless(cascade)
-            found = None if reason else each._calibration(cascade)
+            known = None if reason else each._calibration(cascade)
+            found = None if isinstance(known, Unread) else known
             if found is not None and found.alone:
                 reason = f"nothing could be proven on {found.rows:,} random rows"
             settled.open = settled.open or not (reason or found)
             settled.calibrated += not reason or found is not None
             settled.thresholds[cascade.sure] = ALONE if reason else ASKED if found is None else found.threshold
-            each._say(cascade, found, reason, settled)
+            each._say(cascade, known, reason, settled)
             each._price(cascade, 1.0 if reason else ASSUMED if found is None else found.asked, settled)
         return settled
 
@@ -158,30 +159,29 @@ class Settler:
         target, confidence = self._tested()
         return sample_size(rows, target, 1 - confidence)
 
-    def _calibration(self, cascade: Cascade) -> Calibration | None:
+    def _calibration(self, cascade: Cascade) -> Calibration | Unread | None:
         """Known from earlier, else made now; None where no engine may be asked."""
         target, confidence = self._tested()
 
         def subject() -> object:
-            return "cascade", [self.identify(stage) for stage in cascade.stages], target, confidence
+            return "cascade", [self.rows.identify(stage) for stage in cascade.stages], target, confidence
 
-        def digest() -> str:
-            return rows_digest(cascade.node, cascade.first, self.session.catalog, self.params, self.identify)
-
+        rows = partial(self.rows.of, cascade.node, cascade.first)
         # of a model that is not here yet nothing says whether it is the one that was tested
-        known = self.session.certificates.find(subject, digest) if self._here(cascade) else None
+        known = self.session.certificates.find(subject, rows, _read) if self._here(cascade) else None
         if known is not None:
-            return Calibration(**known)  # type: ignore[arg-type]
+            return known
         if self.evidence is None:
             return None
         evidence = self.evidence()
         sample = evidence.pilot(cascade.node, cascade.first, self._size(_MANY))
         found = calibrated(evidence, sample, cascade.stages, target, confidence)
-        self.session.certificates.keep(subject(), digest(), asdict(found))
+        self.session.certificates.keep(subject(), rows(), asdict(found))
         return found
 
-    def _say(self, cascade: Cascade, found: Calibration | None, reason: str, settled: Settled) -> None:
+    def _say(self, cascade: Cascade, known: Calibration | Unread | None, reason: str, settled: Settled) -> None:
         target, confidence = self._promise()
+        found = None if isinstance(known, Unread) else known
         *before, last = map(cascade.called, cascade.stages)
         names = " and ".join(dict.fromkeys(before))
         for out in cascade.outs[:-1]:
@@ -196,7 +196,10 @@ class Settler:
         if found is None:
             rows = counted.known_rows if counted else None
             size = self._size(_MANY if rows is None else rows)
-            settled.promises.append(f"{promise}: the run calibrates on about {size:,} random rows")
+            run = f"the run calibrates on about {size:,} random rows"
+            settled.promises.append(
+                f"{promise}: {f'calibrated before; {known.value}' if isinstance(known, Unread) else run}"
+            )
             settled.notes[cascade.outs[-1]] = (
                 f"asked where {names} is unsure, taken as {share_text(ASSUMED)} of the rows"
             )
@@ -213,6 +216,11 @@ class Settler:
         for stage in cascade.stages[1:]:
             if (priced := self.price(cascade.node, stage)) is not None:
                 settled.later.append(replace(priced, work=reached(priced.work, share)))
+
+
+def _read(kept: Value) -> Calibration:
+    """What a certificate says. Raises ValueError where that is something else."""
+    return numbers(Calibration, kept)
 
 
 def reached(work: Workload, share: float) -> Workload:

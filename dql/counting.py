@@ -1,30 +1,25 @@
 """Counts of what calls ask, kept for a session: counted again only where the input holds other rows than before."""
 
-import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 
-import numpy as np
-
 from dql.catalog import Catalog, quote_name
 from dql.planner.physical import InferExec
 from dql.planner.statistics import Asked, Counted, count_calls, countable
+from dql.row_sums import Sums, row_sums
 
 _KEPT = 64  # counted inputs
 _FINGERPRINTED = 1_000_000  # rows of an input that is read again to see whether it changed
 _CHEAP = 0.2  # seconds within which an input was read that may be read once more
 _PROMPT = 0.5  # seconds to the first rows of an input whose rows may be numbered
-_STREAMED = 8192  # rows between two looks at the clock
 _NOTHING = "0::UBIGINT"
-
-Fingerprint = tuple[int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    fingerprint: Fingerprint
+    fingerprint: Sums
     counted: Counted
     budget: float
 
@@ -63,11 +58,11 @@ class Counts:
             self._known.move_to_end(key)
             return known.counted
         counted = count_calls(node, ask(), lambda text, rows: self._catalog.stream(text, rows, params), budget)
-        fingerprint: Fingerprint | None = None
+        fingerprint: Sums | None = None
         if counted.exact and counted.seconds < _CHEAP:
             fingerprint = self._fingerprint(node, sql, params, budget)
         elif not counted.exact and counted.first < _PROMPT:
-            numbered = self._sums(_NOTHING, sql, params, budget)
+            numbered = row_sums(self._catalog, _NOTHING, sql, params, budget)
             if numbered is not None:
                 total = numbered[0]
                 counted = counted.scaled(total)
@@ -78,25 +73,7 @@ class Counts:
                 self._known.popitem(last=False)
         return counted
 
-    def _fingerprint(
-        self, node: InferExec, sql: str, params: Mapping[str, object], budget: float
-    ) -> Fingerprint | None:
+    def _fingerprint(self, node: InferExec, sql: str, params: Mapping[str, object], budget: float) -> Sums | None:
         names = {hole for call in node.calls for hole in (*call.holes, *((call.guard,) if call.guard else ()))}
         columns = ", ".join(map(quote_name, sorted(names)))
-        return self._sums(f"hash({columns})" if names else _NOTHING, sql, params, budget)
-
-    def _sums(self, number: str, sql: str, params: Mapping[str, object], budget: float) -> Fingerprint | None:
-        """The number of a query's rows, and two sums over `number`, a UBIGINT; None where `budget` seconds do not do.
-
-        What DuckDB streams is summed here, where the clock can be looked at in between.
-        """
-        end = time.monotonic() + budget
-        rows = total = parity = 0
-        for batch in self._catalog.stream(f"SELECT {number} AS n FROM ({sql})", _STREAMED, params):
-            numbers = batch.column(0).to_numpy()
-            rows += len(numbers)
-            total = (total + int(numbers.sum())) % 2**64
-            parity ^= int(np.bitwise_xor.reduce(numbers))
-            if time.monotonic() > end:
-                return None
-        return rows, total, parity
+        return row_sums(self._catalog, f"hash({columns})" if names else _NOTHING, sql, params, budget)

@@ -1,6 +1,7 @@
 """A query's numbers before it runs: counted inputs, this machine or another, and the plan that keeps the contract."""
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -9,22 +10,23 @@ from typing import TYPE_CHECKING, Protocol
 
 from dql.cascades import Settled
 from dql.catalog import Catalog
-from dql.certificates import Certificates
+from dql.certificates import Certificates, RowNames
 from dql.choosing import Choices
 from dql.config import Config
 from dql.counting import Counts
 from dql.errors import ConfigError
 from dql.history import History
-from dql.judging import Judge
+from dql.judging import Judge, identify
 from dql.machine import Machine
 from dql.models.registry import Registry
+from dql.planner.calls import CASCADED
 from dql.planner.candidates import Draft, PricedCall
 from dql.planner.contract import Contract
 from dql.planner.early import Early, early
 from dql.planner.guess import guessed
 from dql.planner.hardware import Hardware, Kind, hardware_named
 from dql.planner.infeasible import infeasible
-from dql.planner.physical import CallExec, InferExec, QueryPlan
+from dql.planner.physical import CallExec, InferExec, Placement, QueryPlan
 from dql.planner.plan import Planned
 from dql.planner.prompts import prompts
 from dql.planner.sampling import changes_state
@@ -43,6 +45,7 @@ _RUN_BUDGET = 0.25  # seconds of counting before a run whose contract asks for n
 _WORTH_MEASURING = 10.0  # predicted seconds from which a profile of the machine pays
 _SPEED = ("latency", "ttft", "tpot", "throughput", "deadline", "cost")
 _WINDOWS = 0.5  # by how much rows asked about until a LIMIT may be off: a window is as large as all before it
+_NAMING = BUDGET / 2  # seconds of reading, to see whether what was proven holds for these very rows
 _CLEAR = 5.0  # a bound this far from typical figures is judged without a profile
 
 
@@ -102,12 +105,15 @@ def estimate(
     Raises PlanError where no plan meets the contract (unless it says best_effort), UnsupportedError for pinned settings
     that cannot run, ConfigError for unknown hardware.
     """
-    judge = Judge(session, planned.contract, params, running and on is None, progress)
+    identified = partial(identify, session, planned.contract)
+    names = RowNames(session.catalog, params, identified, None if running else _NAMING)
+    judge = Judge(session, planned.contract, params, running and on is None, names, progress)
     predicted = partial(_estimate, session=session, params=params, on=on, rows=rows)
     first = partial(predicted, judge=replace(judge, may_ask=False), running=False, strict=False)
     planned, why = judge.pick(planned, first, ask=judge.may_ask)
     found = predicted(planned, judge=judge, running=running, strict=strict)
-    found = judge.cheapest(found, partial(predicted, judge=judge, running=running, strict=False))
+    known = {} if rows is not None else _questions(found)
+    found = judge.cheapest(found, partial(predicted, judge=judge, running=running, strict=False, known=known))
     if strict:
         _check(found, contract=planned.contract)
     return replace(found, quality=(*why, *found.quality, *judge.said()), evidence=judge.evidence)
@@ -123,18 +129,19 @@ def _estimate(
     rows: int | None,
     running: bool,
     strict: bool,
+    known: Mapping[CallExec, CallStatistics] | None = None,
 ) -> Estimate:
-    """`estimate` where models are settled."""
+    """`estimate` where models are settled. known: what was counted of the same questions in another plan."""
     contract = planned.contract
     asks = bool(contract.bounds) or contract.objective != Contract().objective
     here = _hardware(planned.query, contract, session, on)
     hardware = here()
     query = judge.reference(planned.query, hardware)
-    counting = _Counting(session, params, contract, _RUN_BUDGET if running and not asks else BUDGET)
+    counting = _Counting(session, params, contract, _RUN_BUDGET if running and not asks else BUDGET, known)
     counting.count(query, rows)
 
     def price(node: InferExec, call: CallExec) -> PricedCall | None:
-        alone = _Counting(session, params, contract, _RUN_BUDGET)
+        alone = _Counting(session, params, contract, _RUN_BUDGET, known)
         alone.early = counting.early
         alone.add(replace(node, calls=(call,)))
         found = next(iter(alone.priced()), None)
@@ -171,6 +178,20 @@ def _run_of(node: InferExec, call: CallExec) -> str:
     return next(alike, call.out)
 
 
+def _questions(found: Estimate) -> dict[CallExec, CallStatistics]:
+    """What was counted, by what is asked; not of what is asked twice, perhaps about other rows."""
+    nodes = [node for node in infer_nodes(found.planned.query.root) if countable(node) is not None]
+    calls = [call for node in nodes for call in node.calls if call.out in found.statistics]
+    often = Counter(map(_question, calls))
+    return {_question(c): found.statistics[c.out] for c in calls if often[_question(c)] == 1}
+
+
+def _question(call: CallExec) -> CallExec:
+    """A call without what tells its place in a plan, and what becomes of its answer."""
+    kept = "" if call.op in CASCADED else call.type
+    return replace(call, out="", label="", type=kept, details=False, guard=None, stage=None, placement=Placement())
+
+
 def _check(found: Estimate, contract: Contract) -> None:
     """Raises PlanError where the plan misses the contract, unless that will do."""
     if found.choice and not found.choice.best.feasible and not contract.setting("best_effort"):
@@ -197,7 +218,14 @@ def hardware_key(hardware: Hardware, weights: str) -> str:
 class _Counting:
     """Collects what is known of a query's calls, node by node, those that run first first."""
 
-    def __init__(self, session: Surroundings, params: Mapping[str, object], contract: Contract, budget: float) -> None:
+    def __init__(
+        self,
+        session: Surroundings,
+        params: Mapping[str, object],
+        contract: Contract,
+        budget: float,
+        known: Mapping[CallExec, CallStatistics] | None = None,
+    ) -> None:
         self.statistics: dict[str, CallStatistics] = {}
         self.notes: dict[str, str] = {}
         self.frames: dict[str, tuple[str, ...]] = {}
@@ -205,6 +233,7 @@ class _Counting:
         self._params = params
         self._contract = contract
         self._budget = budget
+        self._known = known or {}
         self._truncate = contract.setting("on_overflow") == "truncate_middle"
         self._calls: dict[str, CallExec] = {}
         self._runs: dict[str, str] = {}
@@ -240,6 +269,9 @@ class _Counting:
         elif changes_state(sql):
             why = "rows and tokens are not counted: reading them twice changes state"
             self.notes |= {c.out: why for c in asked}
+        elif asked and all(_question(c) in self._known for c in asked):
+            self.statistics |= {c.out: self._known[_question(c)] for c in asked}
+            self._calls |= {c.out: c for c in asked}
         else:
             asking = partial(self._asked, node)
             counted = session.counts.of(node, asking, self._params, self._budget, truncate=self._truncate)

@@ -6,6 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from dql.cascades import ASSUMED, Price, Settled, Settler
+from dql.certificates import RowNames
 from dql.planner.calls import CASCADED
 from dql.planner.cascade import ASKED, sample_size
 from dql.planner.cascading import with_thresholds
@@ -35,12 +36,16 @@ Choose = Callable[[Mapping[str, float]], Choice]
 
 @dataclass(slots=True)
 class Judge:
-    """Collects evidence for one query. may_ask: the query runs here and next, so that engines may be loaded."""
+    """Collects evidence for one query. may_ask: the query runs here and next, so that engines may be loaded.
+
+    names: those of the rows that things were proven on.
+    """
 
     session: "Surroundings"
     contract: Contract
     params: Mapping[str, object]
     may_ask: bool
+    names: RowNames
     progress: "Callable[[Progress], None] | None" = None
     evidence: "EngineEvidence | None" = field(default=None, init=False)
     _share: float = field(default=1.0, init=False)  # of the risk that cascades or precisions may take
@@ -62,7 +67,7 @@ class Judge:
     ) -> Settled:
         """What becomes of the cascades of a reference plan. Asks engines where `ask`."""
         evidence = self.asked if ask else None
-        asks = evidence, self.identify, price, self._share / self._tested
+        asks = evidence, self.names, price, self._share / self._tested
         return Settler(self.session, self.contract, self.params, statistics, *asks).settle(query)
 
     def precisions(self, query: QueryPlan, found: "Estimate", weigh: Weigh, *, ask: bool) -> tuple[Proven, Choice]:
@@ -130,21 +135,9 @@ class Judge:
         """What asking took."""
         return [] if self.evidence is None else [f"to find out took {seconds_text(self.evidence.seconds)}"]
 
-    def identify(self, call: CallExec) -> object:
-        """All that decides what a call answers to a row; a model that is not here yet has but its name."""
-        place, registry, name = call.placement, self.session.registry, call.model
-        model = registry.resolve(name).digest if registry.installed(name) else f"{name}, not here"
-        overflow = self.contract.setting("on_overflow")
-        asks = call.op, call.template, call.bare, call.labels, call.multi, call.low, call.high, call.type
-        told = call.system, call.instruction, call.examples, call.calibrate, call.decoding
-        on_cpu, machine = place.device == "cpu", self.session.machine
-        made = cpu_versions(self.session.config.num_threads) if on_cpu else gpu_versions(str(machine.hardware()))
-        runs = place.device, place.weights, place.kv_cache, place.deterministic, sorted(made.items())
-        return model, runs, asks, told, overflow
-
     def _prover(self, found: "Estimate", reference: str, share: float, *, ask: bool) -> Prover:
         evidence = self.asked if ask else None
-        surroundings = self.session, self.params, found.statistics, evidence, self.identify
+        surroundings = self.session, self.params, found.statistics, evidence, self.names
         return Prover(*surroundings, reference, self.contract.bounds_on("quality"), share)
 
     def _ways(self, query: QueryPlan, reference: Choice, weigh: Weigh) -> Ways:
@@ -249,6 +242,19 @@ class Judge:
         if names:
             lines.append(f"not here and not weighed: {', '.join(sorted(names))} (dql models pull)")
         return lines
+
+
+def identify(session: "Surroundings", contract: Contract, call: CallExec) -> object:
+    """All that decides what a call answers to a row; a model that is not here yet has but its name."""
+    place, registry, name = call.placement, session.registry, call.model
+    model = registry.resolve(name).digest if registry.installed(name) else f"{name}, not here"
+    overflow = contract.setting("on_overflow")
+    asks = call.op, call.template, call.bare, call.labels, call.multi, call.low, call.high, call.type
+    told = call.system, call.instruction, call.examples, call.calibrate, call.decoding
+    on_cpu = place.device == "cpu"
+    made = cpu_versions(session.config.num_threads) if on_cpu else gpu_versions(str(session.machine.hardware()))
+    runs = place.device, place.weights, place.kv_cache, place.deterministic, sorted(made.items())
+    return model, runs, asks, told, overflow
 
 
 def _loading(plan: Choice) -> float:

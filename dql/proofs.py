@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
-from dql.certificates import rows_digest
+from dql.certificates import RowNames, Unread, Value, numbers
 from dql.planner.certify import Proof, first_look, most_rows
 from dql.planner.contract import Bound
 from dql.planner.evidence import Aim, Evidence, Sample, agreement, follows_tokens, noise_floor
@@ -39,6 +40,16 @@ class Candidate:
         return self.saves > self.row * rows * calls
 
 
+@dataclass(frozen=True, slots=True)
+class Tested:
+    """What testing one call came to: the proof, on how many rows of how many the reference differs from itself, and the
+    divergence from it."""
+
+    proof: Proof
+    floor: tuple[int, int]
+    divergence: float | None
+
+
 @dataclass(slots=True)
 class Proven:
     """What testing came to: proven lower bounds by candidate, a line about each; open: engines could tell more."""
@@ -60,7 +71,7 @@ class Prover:
     params: Mapping[str, object]
     statistics: Mapping[str, CallStatistics]
     evidence: Callable[[], Evidence] | None
-    identify: Callable[[CallExec], object]
+    rows: RowNames
     reference: str
     bounds: tuple[Bound, ...]
     share: float
@@ -111,15 +122,20 @@ class Prover:
         """The lower bound over all calls; None where one call's is below the target or nobody may ask."""
         worst = 1.0
         for node, call in calls:
-            proof, floor, apart = self._proof(candidate, node, call, aim)
+            tested = self._tested(candidate, node, call, aim)
             name = f"{candidate.name} on {call.label}" if len(calls) > 1 else candidate.name
-            if proof is None:
+            if isinstance(tested, Unread):
+                found.open = True
+                found.lines.append(f"{name} was tested against {self.reference} before; {tested.value}")
+                return None
+            if tested is None:
                 found.open = True
                 rows = first_look(aim.target, aim.delta)
                 found.lines.append(f"the run tests {name} against {self.reference} on {rows:,.0f} random rows or more")
                 return None
             by_token = aim.by_token and follows_tokens(call, candidate.change(call))
-            found.lines.append(f"{name} {self._said(proof, floor, by_token=by_token)}{_apart(call, apart)}")
+            proof, said = tested.proof, self._said(tested.proof, tested.floor, by_token=by_token)
+            found.lines.append(f"{name} {said}{_apart(call, tested.divergence)}")
             if not proof.proves(aim.target, aim.delta):
                 return None
             worst = min(worst, proof.bound)
@@ -142,25 +158,19 @@ class Prover:
         noise = f"{self.reference} differs from itself in another batch on {floor[0]} of {floor[1]}"
         return f"{agreed}, {sure}; {noise}"
 
-    def _proof(
-        self, candidate: Candidate, node: InferExec, call: CallExec, aim: Aim
-    ) -> tuple[Proof | None, tuple[int, int], float | None]:
-        """What is known of one call, from earlier or by asking now, the noise floor and the divergence from the
-        reference; None where nobody may ask."""
+    def _tested(self, candidate: Candidate, node: InferExec, call: CallExec, aim: Aim) -> Tested | Unread | None:
+        """What is known of one call, from earlier or by asking now; None where nobody may ask."""
         changed = candidate.change(call)
 
         def subject() -> object:
-            return "agreement", self.identify(call), self.identify(changed), aim
-
-        def digest() -> str:
-            return rows_digest(node, call, self.session.catalog, self.params, self.identify)
+            return "agreement", self.rows.identify(call), self.rows.identify(changed), aim
 
         here = all(self.session.registry.installed(each.model) for each in (call, changed))
-        known = self.session.certificates.find(subject, digest) if here else None
+        known = self.session.certificates.find(subject, partial(self.rows.of, node, call), _read) if here else None
         if known is not None:
-            return Proof(**known["proof"]), tuple(known["floor"]), known["divergence"]  # type: ignore[arg-type,return-value]
+            return known
         if self.evidence is None:
-            return None, (0, 0), None
+            return None
         evidence = self.evidence()
         counted = self.statistics.get(call.out)
         rows = counted.known_rows if counted else None
@@ -172,10 +182,19 @@ class Prover:
         sample = self.samples[call.out]
         proof = agreement(evidence, sample, call, changed, aim, most)
         floor = noise_floor(evidence, sample, call)
-        apart = evidence.divergence(call, changed, sample, proof.rows)
-        told = {"proof": asdict(proof), "floor": floor, "divergence": apart}
-        self.session.certificates.keep(subject(), digest(), told)
-        return proof, floor, apart
+        tested = Tested(proof, floor, evidence.divergence(call, changed, sample, proof.rows))
+        self.session.certificates.keep(subject(), self.rows.of(node, call), asdict(tested))
+        return tested
+
+
+def _read(kept: Value) -> Tested:
+    """What a certificate says. Raises ValueError where that is something else."""
+    floor, apart = kept.get("floor"), kept.get("divergence", "")
+    if not isinstance(floor, list) or [type(each) for each in floor] != [int, int]:
+        raise ValueError("no certificate of agreement")
+    if not (apart is None or isinstance(apart, int | float)):
+        raise ValueError("no divergence")
+    return Tested(numbers(Proof, kept.get("proof")), (floor[0], floor[1]), apart)
 
 
 def _apart(call: CallExec, nats: float | None) -> str:

@@ -1,0 +1,76 @@
+"""What was proven is found again for the very rows it was proven on, and looking for it takes EXPLAIN no long time."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.fake_session import FakeSession
+from tests.session.test_precisions import QUERY, plan, quick
+from tests.session.test_twofold import QUERY as LABELS
+from tests.session.test_twofold import twofold
+
+__all__ = ["quick", "twofold"]
+
+
+def spied(monkeypatch: pytest.MonkeyPatch, name: str, real: Callable[..., Any]) -> list[tuple[Any, ...]]:
+    """The arguments of each call of a function, by its place."""
+    calls: list[tuple[Any, ...]] = []
+
+    def spy(*args: Any) -> Any:
+        calls.append(args)
+        return real(*args)
+
+    monkeypatch.setattr(name, spy)
+    return calls
+
+
+def test_rows_are_read_once_and_counted_once_for_all_that_is_weighed(
+    twofold: FakeSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dql.planner.statistics import count_calls
+    from dql.row_sums import row_sums
+
+    counted = spied(monkeypatch, "dql.counting.count_calls", count_calls)
+    plan(twofold, f"EXPLAIN {LABELS}")
+    assert len(counted) == 1
+    twofold.query(LABELS).arrow()
+    read = spied(monkeypatch, "dql.certificates.row_sums", row_sums)
+    assert "calibrated on 288 random rows" in plan(twofold, f"EXPLAIN {LABELS}")
+    places = [(number, sql) for _, number, sql, *_ in read]
+    assert len(places) == len(set(places)) > 0
+
+
+def test_explain_that_has_no_time_to_compare_rows_says_so_and_the_run_compares(
+    twofold: FakeSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    twofold.query(LABELS).arrow()
+    asked = len(twofold.asked)
+    monkeypatch.setattr("dql.estimate._NAMING", 0.0)
+    text = plan(twofold, f"EXPLAIN {LABELS}")
+    assert "bf16 was tested against fp32 before; whether on these rows, the run finds out" in text
+    assert "confidence: calibrated before; whether on these rows, the run finds out" in text
+    assert len(twofold.asked) == asked
+    assert "calibrated on 288 random rows" in plan(twofold, f"EXPLAIN ANALYZE {LABELS}")
+
+
+@pytest.mark.parametrize(
+    "kept",
+    [
+        [],
+        {},
+        {"proof": {"rows": 100, "estimate": 1.0, "bound": 1.0}, "floor": [0, 64], "divergence": None},
+        {"proof": {"rows": 100, "estimate": 1.0, "bound": "1", "delta": 0.0}, "floor": [0, 64], "divergence": None},
+        {"proof": {"rows": 100, "estimate": 1.0, "bound": float("nan"), "delta": 0.0}, "floor": [0, 64]},
+        {"proof": {"rows": 100, "estimate": 1.0, "bound": 1.0, "delta": 0.0}, "floor": 64, "divergence": None},
+        {"proof": {"rows": 100, "estimate": 1.0, "bound": 1.0, "delta": 0.0}, "floor": [0, 64]},
+    ],
+)
+def test_a_certificate_with_other_fields_proves_nothing(quick: FakeSession, kept: object) -> None:
+    quick.query(QUERY).arrow()
+    assert "bf16 agrees with fp32 on 92 of 92" in plan(quick, f"EXPLAIN {QUERY}")
+    (file,) = (quick.config.home / "certificates").glob("*.json")
+    file.write_text(json.dumps(kept))
+    assert "the run tests bf16 against fp32" in plan(quick, f"EXPLAIN {QUERY}")
+    assert "bf16 agrees with fp32 on 92 of 92" in plan(quick, f"EXPLAIN ANALYZE {QUERY}")
