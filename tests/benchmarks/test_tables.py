@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.arithmetic import gemm_rate, row_flops
+from benchmarks.arithmetic import StepProducts, gemm_rate, row_work
 from benchmarks.peers import Transformers
-from benchmarks.tables import CHARACTERS, Line, Workload, build_prompts, measure, read_texts, report
+from benchmarks.tables import CHARACTERS, Workload, build_prompts, measure, open_line, read_texts, report
 from dql.executor.engine import Engine
 from dql.executor.options import EngineOptions
 from dql.executor.requests import Generate
@@ -31,11 +31,12 @@ def test_a_table_is_measured_and_printed(model_file: Path) -> None:
     model = open_model(model_file, name="tiny", uri="tiny")
     engine = Engine.load(model, EngineOptions(kv_bytes=1 << 22))
     texts = [f"film {number} was a {'joy' if number % 3 else 'bore'}" for number in range(20)]
-    lines = [Line(build_prompts(model, workload, texts), [], {}, {}) for workload in WORKLOADS]
+    lines = [open_line(engine, build_prompts(model, workload, texts)) for workload in WORKLOADS]
     for line in lines:
         measure(line, model, engine, [Transformers(model)], 20, first=True)
     assert all(line.same == {"transformers": 1.0} for line in lines)
-    table = report(model, lines, gemm_rate(model.shape), Namespace(rows=20, peer_rows=20, repeats=1)).splitlines()
+    rates = gemm_rate(model.shape), StepProducts(model.shape)
+    table = report(model, lines, *rates, Namespace(rows=20, peer_rows=20, repeats=1)).splitlines()
     assert len({line.count("|") for line in table[2:]}) == 1
     assert [line.split("|")[1].strip() for line in table[4:]] == [w.name for w in WORKLOADS]
 
@@ -43,6 +44,9 @@ def test_a_table_is_measured_and_printed(model_file: Path) -> None:
 def test_the_bound_counts_shared_tokens_once(model_file: Path) -> None:
     engine = Engine.load(open_model(model_file, name="tiny", uri="tiny"), EngineOptions(kv_bytes=1 << 20))
     prompts = build_prompts(open_model(model_file, name="tiny", uri="tiny"), WORKLOADS[1], ["abc", "xyz"]).tokens
-    alone = row_flops(engine, prompts[:1], Generate(4))
-    assert row_flops(engine, prompts, Generate(4)) < 0.8 * alone
-    assert row_flops(engine, prompts[:1], Generate(5)) > alone
+    alone = row_work(engine, prompts[:1], Generate(4))
+    assert row_work(engine, prompts, Generate(4)).flops < 0.8 * alone.flops
+    longer = row_work(engine, prompts[:1], Generate(5))
+    assert longer.decoding > alone.decoding
+    assert longer.prompts == alone.prompts
+    assert (alone.rows, row_work(engine, prompts, Generate(4)).rows) == (1, 2)
