@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _MANY = 10**9  # rows of an input that nobody has numbered
 ASSUMED = 0.3  # share of rows that the last model is asked about, before anybody knows
 
-Price = Callable[[InferExec, CallExec], PricedCall | None]
+Price = Callable[[CallExec], PricedCall | None]  # what a call would cost if all rows reached it
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +214,7 @@ class Settler:
         if share >= 1:
             settled.idle |= set(cascade.outs[:-1])
         for stage in cascade.stages[1:]:
-            if (priced := self.price(cascade.node, stage)) is not None:
+            if (priced := self.price(stage)) is not None:
                 settled.later.append(replace(priced, work=reached(priced.work, share)))
 
 

@@ -1,11 +1,9 @@
 """A query's numbers before it runs: counted inputs, this machine or another, and the plan that keeps the contract."""
 
 import threading
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from hashlib import blake2b
 from typing import TYPE_CHECKING, Protocol
 
 from dql.cascades import Settled
@@ -19,22 +17,16 @@ from dql.history import History
 from dql.judging import Judge, identify
 from dql.machine import Machine
 from dql.models.registry import Registry
-from dql.planner.calls import CASCADED
-from dql.planner.candidates import Draft, PricedCall
+from dql.planner.candidates import PricedCall
 from dql.planner.contract import Contract
-from dql.planner.early import Early, early
-from dql.planner.guess import guessed
 from dql.planner.hardware import Hardware, Kind, hardware_named
 from dql.planner.infeasible import infeasible
-from dql.planner.physical import CallExec, InferExec, Placement, QueryPlan
+from dql.planner.physical import CallExec, QueryPlan
 from dql.planner.plan import Planned
-from dql.planner.prompts import prompts
-from dql.planner.sampling import changes_state
 from dql.planner.search import Choice, space_of
-from dql.planner.statistics import BUDGET, Asked, CallStatistics, countable, infer_nodes
-from dql.planner.workload import workload
-from dql.prompts import CompiledPrompt
+from dql.planner.statistics import BUDGET, CallStatistics, infer_nodes
 from dql.proofs import Proven
+from dql.tally import Tally, model_key, questions
 
 if TYPE_CHECKING:
     from dql.executor.evidence import EngineEvidence
@@ -44,7 +36,6 @@ if TYPE_CHECKING:
 _RUN_BUDGET = 0.25  # seconds of counting before a run whose contract asks for nothing
 _WORTH_MEASURING = 10.0  # predicted seconds from which a profile of the machine pays
 _SPEED = ("latency", "ttft", "tpot", "throughput", "deadline", "cost")
-_WINDOWS = 0.5  # by how much rows asked about until a LIMIT may be off: a window is as large as all before it
 _NAMING = BUDGET / 2  # seconds of reading, to see whether what was proven holds for these very rows
 _CLEAR = 5.0  # a bound this far from typical figures is judged without a profile
 
@@ -112,7 +103,7 @@ def estimate(
     first = partial(predicted, judge=replace(judge, may_ask=False), running=False, strict=False)
     planned, why = judge.pick(planned, first, ask=judge.may_ask)
     found = predicted(planned, judge=judge, running=running, strict=strict)
-    known = {} if rows is not None else _questions(found)
+    known = {} if rows is not None else questions(found.planned.query, found.statistics)
     found = judge.cheapest(found, partial(predicted, judge=judge, running=running, strict=False, known=known))
     if strict:
         _check(found, contract=planned.contract)
@@ -137,25 +128,17 @@ def _estimate(
     here = _hardware(planned.query, contract, session, on)
     hardware = here()
     query = judge.reference(planned.query, hardware)
-    counting = _Counting(session, params, contract, _RUN_BUDGET if running and not asks else BUDGET, known)
-    counting.count(query, rows)
-
-    def price(node: InferExec, call: CallExec) -> PricedCall | None:
-        alone = _Counting(session, params, contract, _RUN_BUDGET, known)
-        alone.early = counting.early
-        alone.add(replace(node, calls=(call,)))
-        found = next(iter(alone.priced()), None)
-        return None if found is None else replace(found, run=_run_of(node, call))
-
-    found = Estimate(planned, counting.statistics, counting.notes, counting.frames, kind=hardware.kind)
+    tally = Tally(session, params, contract, _RUN_BUDGET if running and not asks else BUDGET, known)
+    tally.count(query, rows)
+    found = Estimate(planned, tally.statistics, tally.notes, tally.frames, kind=hardware.kind)
     settled, proven = Settled(), Proven()
     for ask in (False, True) if judge.may_ask else (False,):  # a contract that nothing keeps fails before any call
         if ask and not (settled.open or proven.open):
             break
-        settled = judge.cascades(query, counting.statistics, price, ask=ask)
-        notes = {**counting.notes, **settled.notes}
+        settled = judge.cascades(query, tally.statistics, tally.later, ask=ask)
+        notes = {**tally.notes, **settled.notes}
         found = replace(found, notes=notes, settled=settled, quality=tuple(settled.promises))
-        if not (calls := settled.of(counting.priced())):
+        if not (calls := settled.of(tally.priced())):
             _check_pinned(contract, hardware, what_if=on is not None)
             continue
         found = replace(found, choice=_choose(calls, contract=contract, session=session, here=here))
@@ -168,188 +151,15 @@ def _estimate(
     return found
 
 
-def _run_of(node: InferExec, call: CallExec) -> str:
-    """Names the calls of a node that its engine answers together with this one, which may be a cascade's and alone."""
-
-    def engine(each: CallExec) -> tuple[str, str | None, str]:
-        return each.model, each.draft, each.placement.weights
-
-    alike = (c.out for c in node.calls if engine(c) == engine(call) and c.op != "count_tokens")
-    return next(alike, call.out)
-
-
-def _questions(found: Estimate) -> dict[CallExec, CallStatistics]:
-    """What was counted, by what is asked; not of what is asked twice, perhaps about other rows."""
-    nodes = [node for node in infer_nodes(found.planned.query.root) if countable(node) is not None]
-    calls = [call for node in nodes for call in node.calls if call.out in found.statistics]
-    often = Counter(map(_question, calls))
-    return {_question(c): found.statistics[c.out] for c in calls if often[_question(c)] == 1}
-
-
-def _question(call: CallExec) -> CallExec:
-    """A call without what tells its place in a plan, and what becomes of its answer."""
-    kept = "" if call.op in CASCADED else call.type
-    return replace(call, out="", label="", type=kept, details=False, guard=None, stage=None, placement=Placement())
-
-
 def _check(found: Estimate, contract: Contract) -> None:
     """Raises PlanError where the plan misses the contract, unless that will do."""
     if found.choice and not found.choice.best.feasible and not contract.setting("best_effort"):
         raise infeasible(found.choice)
 
 
-def template_key(call: CallExec, model: str) -> str:
-    """Names what decides how long a call's answers are: model, template and decoding."""
-    text = repr((model, call.op, call.template, call.system, call.instruction, call.examples, call.type, call.decoding))
-    return blake2b(text.encode(), digest_size=12).hexdigest()
-
-
-def model_key(session: Surroundings, name: str) -> str:
-    """Names a model's files without reading them."""
-    model = session.registry.resolve(name)
-    return f"{model.name} {model.weight_bytes}"
-
-
 def hardware_key(hardware: Hardware, weights: str) -> str:
     """Names what a residual holds for."""
     return f"{hardware} {hardware.source} {weights}"
-
-
-class _Counting:
-    """Collects what is known of a query's calls, node by node, those that run first first."""
-
-    def __init__(
-        self,
-        session: Surroundings,
-        params: Mapping[str, object],
-        contract: Contract,
-        budget: float,
-        known: Mapping[CallExec, CallStatistics] | None = None,
-    ) -> None:
-        self.statistics: dict[str, CallStatistics] = {}
-        self.notes: dict[str, str] = {}
-        self.frames: dict[str, tuple[str, ...]] = {}
-        self._session = session
-        self._params = params
-        self._contract = contract
-        self._budget = budget
-        self._known = known or {}
-        self._truncate = contract.setting("on_overflow") == "truncate_middle"
-        self._calls: dict[str, CallExec] = {}
-        self._runs: dict[str, str] = {}
-        self.early: Mapping[str, Early] = {}
-        self._before: InferExec | None = None
-        self._compiled: dict[str, Sequence[CompiledPrompt]] = {}
-
-    def count(self, query: QueryPlan, rows: int | None) -> None:
-        """Count all of a query's calls; `rows`: what is counted stands for so many."""
-        nodes = list(infer_nodes(query.root))
-        self.early = early(query.root, self._passes(call for node in nodes for call in node.calls))
-        for node in reversed(nodes):
-            self.add(node)
-        if rows is not None:
-            self.scale(rows)
-
-    def add(self, node: InferExec) -> None:
-        """Count a node's calls, or guess what they ask where that depends on calls below."""
-        session = self._session
-        asked = [c for c in node.calls if c.op != "count_tokens"]
-        missing = [c for c in node.calls if not session.registry.installed(c.model)]
-        for c in missing:
-            self.notes[c.out] = f"prompt tokens unknown: {c.model} is not here yet (dql models pull {c.model})"
-        if missing:
-            return
-        self._compiled |= {c.out: prompts(c, session.registry.resolve(c.model)) for c in node.calls}
-        self.frames |= {
-            c.out: tuple(p.frame for p in self._compiled[c.out]) for c in node.calls if self._compiled[c.out]
-        }
-        sql = countable(node)
-        if sql is None:
-            self._guess(node, asked, self._before)
-        elif changes_state(sql):
-            why = "rows and tokens are not counted: reading them twice changes state"
-            self.notes |= {c.out: why for c in asked}
-        elif asked and all(_question(c) in self._known for c in asked):
-            self.statistics |= {c.out: self._known[_question(c)] for c in asked}
-            self._calls |= {c.out: c for c in asked}
-        else:
-            asking = partial(self._asked, node)
-            counted = session.counts.of(node, asking, self._params, self._budget, truncate=self._truncate)
-            known = {c.out: s for c, s in zip(node.calls, counted.calls, strict=True) if c in asked}
-            self.statistics |= self._until_limit(known)
-            self._calls |= {c.out: c for c in asked}
-        self._runs |= {c.out: _run_of(node, c) for c in asked}
-        self._before = node
-
-    def scale(self, rows: int) -> None:
-        """Let the counted rows stand for so many: the largest call has `rows`, the others as many more."""
-        most = max((s.without or s.rows for s in self.statistics.values()), default=0)
-        for out, s in self.statistics.items() if most else ():
-            if s.without:  # as many as the LIMIT takes, however many there are
-                self.statistics[out] = replace(s, without=round(s.without * rows / most))
-            else:
-                self.statistics[out] = s.scaled(rows / most, s.sampled or s.rows)
-
-    def priced(self) -> list[PricedCall]:
-        """The calls whose statistics are known, as the search takes them."""
-        return [self._priced(self._calls[out], statistics) for out, statistics in self.statistics.items()]
-
-    def _asked(self, node: InferExec) -> list[Asked]:
-        return [Asked(self._compiled[c.out], self._most_tokens(c), self._truncate) for c in node.calls]
-
-    def _passes(self, calls: Iterable[CallExec]) -> dict[str, float]:
-        """The share of rows that filters let through when they last ran, by their columns."""
-        history, session = self._session.history, self._session
-        filters = [c for c in calls if c.type == "BOOLEAN" and session.registry.installed(c.model)]
-        shares = {c.out: history.passed(template_key(c, model_key(session, c.model))) for c in filters}
-        return {out: share for out, share in shares.items() if share is not None}
-
-    def _until_limit(self, known: Mapping[str, CallStatistics]) -> dict[str, CallStatistics]:
-        """What of the calls of a node is asked before a LIMIT above it is met; all of it without one."""
-        most = max((s.rows / max(len(self._compiled[out]), 1) for out, s in known.items()), default=0)
-        found = dict(known)
-        for out, counted in known.items():
-            stop = self.early.get(out)
-            if stop is not None and stop.rows < most:
-                found[out] = counted.until(stop.rows / most, _WINDOWS if stop.known else 1.0)
-        return found
-
-    def _guess(self, node: InferExec, asked: Sequence[CallExec], before: InferExec | None) -> None:
-        answers = {out: call.work.mean_output for out, call in ((c.out, c) for c in self.priced()) if call.work.decodes}
-        found = guessed(node, self._compiled, self.statistics, answers, self._passes(self._calls.values()), before)
-        for call in (c for c in asked if c.stage is None or not c.stage.number):  # a cascade prices its later stages
-            if call.out in found:
-                self.statistics[call.out], self._calls[call.out] = found[call.out], call
-                self.notes[call.out] = "rows and tokens are guessed: they depend on the inference below"
-            else:
-                self.notes[call.out] = "rows and tokens depend on the inference below"
-
-    def _most_tokens(self, call: CallExec) -> int:
-        """Tokens that a prompt may have so that its answer fits into the context as well."""
-        longest = max((len(label) for prompt in self._compiled[call.out] for label in prompt.label_ids), default=1)
-        new = call.decoding.max_tokens if call.op == "generate" else longest - 1
-        return self._session.registry.resolve(call.model).shape.context_length - new
-
-    def _priced(self, call: CallExec, statistics: CallStatistics) -> PricedCall:
-        session, compiled = self._session, self._compiled[call.out]
-        key = template_key(call, model_key(session, call.model))
-        known = session.history.outputs(key)
-        work = workload(
-            call,
-            statistics,
-            compiled[0].label_ids if compiled else (),
-            known if call.op == "generate" else None,
-            prefix=bool(self._contract.setting("prefix_cache")),
-            reuse=bool(self._contract.setting("result_cache")),
-        )
-        if work.decodes:
-            gains, guesses = session.history.gains(key)
-            work = replace(work, gains=gains, guesses=guesses)
-        shape, own = session.registry.resolve(call.model).shape, call.stage.weights if call.stage is not None else ""
-        draft = None
-        if call.draft is not None and session.registry.installed(call.draft):
-            draft = Draft(call.draft, session.registry.resolve(call.draft).shape)
-        return PricedCall(call.out, call.model, shape, work, self._runs[call.out], weights=own, draft=draft)
 
 
 def _choose(

@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 from dql.errors import BindError, UnsupportedError, name_hint
-from dql.estimate import Estimate, Surroundings, estimate, hardware_key, model_key, template_key
+from dql.estimate import Estimate, Surroundings, estimate, hardware_key
 from dql.grammar import ast
 from dql.history import CallRecord, RunRecord
 from dql.planner.candidate_table import COLUMNS, table
@@ -24,6 +24,7 @@ from dql.planner.simulate import simulate
 from dql.planner.statistics import infer_nodes
 from dql.planner.step_model import StepModel
 from dql.result import Result, rows
+from dql.tally import model_key, template_key
 
 if TYPE_CHECKING:
     from dql.executor.runtime import Run

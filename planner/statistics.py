@@ -202,9 +202,8 @@ def _shared_by_calls(counters: Sequence["_Counter"]) -> list[int]:
     """Tokens that each call computes where equal beginnings of all calls' prompts are computed once."""
     alone = [tree_tokens(counter.seen) for counter in counters]
     together = [i for i, counter in enumerate(counters) if counter.seen]
-    models = {counters[i].model for i in together}
-    for model in models:
-        group = [i for i in together if counters[i].model == model]
+    for asking in {counters[i].asking for i in together}:
+        group = [i for i in together if counters[i].asking == asking]
         if len(group) > 1:
             joint = tree_tokens(set().union(*(counters[i].seen for i in group)))
             total = sum(alone[i] for i in group)
@@ -227,7 +226,7 @@ class _Counter:
     def __init__(self, call: CallExec, asked: Asked) -> None:
         self._call = call
         self._asked = asked
-        self.model = call.model
+        self.asking = call.model, call.stage.number if call.stage is not None else 0  # equal where calls run together
         self.seen: Counter[bytes] = Counter()
         self._rows = self._tokens = self._distinct_tokens = self._longest = self._too_long = 0
         self._shared: NDArray[np.int32] | None = None

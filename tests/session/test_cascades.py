@@ -98,6 +98,17 @@ def test_an_endless_input_is_not_too_short(session: FakeSession, cascade: str, m
     assert "the run calibrates on about" in plan(session, f"EXPLAIN {endless} WITH quality >= 0.999")
 
 
+def test_other_rows_are_priced_for_all_models(session: FakeSession, cascade: str) -> None:
+    """The last model's calls grow with the rows that the first one's stand for."""
+
+    def seconds(text: str) -> list[float]:
+        (found,) = session.query(text).arrow().column(0).to_pylist()
+        return [call["predicted"]["seconds"] for call in json.loads(found)["calls"].values()]
+
+    few, many = seconds(f"EXPLAIN (FORMAT json) {cascade}"), seconds(f"EXPLAIN (FORMAT json, ROWS 6000000) {cascade}")
+    assert len(few) == 2 and all(1000 < after / before < 100_000 for before, after in zip(few, many, strict=True))
+
+
 def test_a_sample_keeps_the_last_models_answers(session: FakeSession, cascade: str) -> None:
     """A first model that is wrong about one row in a hundred: where that row was sampled it is answered rightly."""
     texts = ["perhaps a bug" if i % 100 == 0 else f"a bug {i}" for i in range(ROWS)]

@@ -4,14 +4,21 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from tests.fake_session import FakeSession
+from tests.session.test_cascades import cascade
 from tests.session.test_precisions import QUERY, plan, quick
 from tests.session.test_twofold import QUERY as LABELS
 from tests.session.test_twofold import twofold
 
-__all__ = ["quick", "twofold"]
+__all__ = ["cascade", "quick", "twofold"]
+
+
+def explained(session: FakeSession, text: str) -> Any:
+    (found,) = session.query(text).arrow().column(0).to_pylist()
+    return json.loads(found)
 
 
 def spied(monkeypatch: pytest.MonkeyPatch, name: str, real: Callable[..., Any]) -> list[tuple[Any, ...]]:
@@ -40,6 +47,28 @@ def test_rows_are_read_once_and_counted_once_for_all_that_is_weighed(
     assert "calibrated on 288 random rows" in plan(twofold, f"EXPLAIN {LABELS}")
     places = [(number, sql) for _, number, sql, *_ in read]
     assert len(places) == len(set(places)) > 0
+
+
+def test_all_models_of_a_cascade_are_counted_in_one_pass_and_not_again(
+    session: FakeSession, cascade: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dql.planner.statistics import count_calls
+
+    counted = spied(monkeypatch, "dql.counting.count_calls", count_calls)
+    first = explained(session, f"EXPLAIN (FORMAT json) {cascade}")
+    ((node, *_),) = counted
+    assert len(node.calls) == len(first["calls"]) == 2
+    assert explained(session, f"EXPLAIN (FORMAT json) {cascade}") == first and len(counted) == 1
+
+
+def test_the_time_for_counting_is_shared_by_all_inputs(session: FakeSession, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dql.planner.statistics import BUDGET, count_calls
+
+    session.catalog.register("t", pa.table({"body": ["a bug", "a joy"]}))
+    label = "SELECT AI_CLASSIFY(body, ['bug', 'praise']) AS label FROM t"
+    counted = spied(monkeypatch, "dql.counting.count_calls", count_calls)
+    plan(session, f"EXPLAIN {label} UNION ALL {label.replace('body', 'body || body')}")
+    assert [budget for *_, budget in counted] == [BUDGET / 2] * 2
 
 
 def test_explain_that_has_no_time_to_compare_rows_says_so_and_the_run_compares(
