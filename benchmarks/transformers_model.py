@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from transformers import Gemma3TextConfig, LlamaConfig
 
 from dql.errors import UnsupportedError
 from dql.executor.models import names
@@ -56,12 +55,16 @@ def _sizes(shape: ModelShape) -> dict[str, Any]:
     }
 
 
-def _llama(shape: ModelShape) -> LlamaConfig:
+def _llama(shape: ModelShape) -> Any:
+    from transformers import LlamaConfig
+
     rope = {"rope_type": "default", "rope_theta": shape.rope_theta}
     return LlamaConfig(**_sizes(shape), rope_parameters=rope)
 
 
-def _gemma3(shape: ModelShape) -> Gemma3TextConfig:
+def _gemma3(shape: ModelShape) -> Any:
+    from transformers import Gemma3TextConfig
+
     thetas = {"full_attention": shape.rope_theta, "sliding_attention": shape.rope_local_theta}
     return Gemma3TextConfig(
         **_sizes(shape),
