@@ -9,6 +9,8 @@ import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
+from functools import lru_cache
+from types import CodeType
 from typing import Any
 
 import jinja2
@@ -44,7 +46,7 @@ _SPEND_FILTER, _BOUND_FILTER = "_spend", "_bound"
 
 
 class TemplateEnvironment(ImmutableSandboxedEnvironment):
-    """Compiles one template and renders it once: the budget is not renewed. Nothing can be loaded from outside."""
+    """Renders one template once: the budget is not renewed. Nothing can be loaded from outside."""
 
     intercepted_binops = frozenset({"+", "*", "%", "**"})
 
@@ -68,8 +70,7 @@ class TemplateEnvironment(ImmutableSandboxedEnvironment):
             raise ConfigError(f"the model's chat template has {len(source)} characters; the limit is {MAX_SOURCE}")
         self._deadline = time.monotonic() + _MAX_SECONDS
         try:
-            tree = _Guard().visit(self.parse(source))
-            template = jinja2.Template.from_code(self, self.compile(tree), self.globals)
+            template = jinja2.Template.from_code(self, _compiled(source), self.globals)
             pieces: list[str] = []
             size = 0
             for piece in template.generate(variables):
@@ -154,6 +155,14 @@ class TemplateEnvironment(ImmutableSandboxedEnvironment):
         if len(values) > _MAX_STEPS:
             raise _too_much(f"a range of {len(values)} numbers")
         return values
+
+
+@lru_cache(maxsize=8)
+def _compiled(source: str) -> CodeType:
+    """The code of a template, which no rendering changes; a model's is asked for with each of its prompts."""
+    environment = TemplateEnvironment()
+    code: CodeType = environment.compile(_Guard().visit(environment.parse(source)))
+    return code
 
 
 class _GenerationBlock(Extension):
