@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import product
+from math import prod
 
 import numpy as np
 import polars as pl
@@ -20,6 +22,7 @@ from dql.planner.workload import Workload
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 STEP_TOKENS = {"cpu": (32, 64, 128, 256, 512, 1024, 2048), "cuda": (512, 1024, 2048, 4096, 8192, 16384)}
 KEYS = ("weights", "kv_cache", "tensor_parallel", "pipeline_parallel", "data_parallel")
+SIZES = ("max_rows", "step_tokens")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,23 +92,17 @@ class Space:
 
 def frame(space: Space) -> pl.DataFrame:
     """Every combination of the space that its devices suffice for; those of one precision and sharding together."""
-    columns: Mapping[str, tuple[str, ...] | tuple[int, ...]] = {
-        "weights": space.weights,
-        "kv_cache": space.kv_cache,
-        "tensor_parallel": space.tensor_parallel,
-        "pipeline_parallel": space.pipeline_parallel,
-        "data_parallel": space.data_parallel,
-        "max_rows": space.max_rows,
-        "step_tokens": space.step_tokens,
-    }
-    found = pl.DataFrame()
-    for name, values in columns.items():
-        column = pl.DataFrame({name: list(values)})
-        found = column if found.is_empty() else found.join(column, how="cross", maintain_order="left_right")
-    used = pl.col("tensor_parallel") * pl.col("pipeline_parallel") * pl.col("data_parallel")
-    # a step must hold a token of every decoding row
-    whole = pl.col("step_tokens") >= pl.min_horizontal("max_rows", pl.lit(max(space.step_tokens)))
-    return found.filter((used <= space.devices) & whole)
+    precisions = list(product(space.weights, space.kv_cache))
+    sharding = product(space.tensor_parallel, space.pipeline_parallel, space.data_parallel)
+    shards = [counts for counts in sharding if prod(counts) <= space.devices]
+    most = max(space.step_tokens)  # a step must hold a token of every decoding row
+    sizes = [pair for pair in product(space.max_rows, space.step_tokens) if pair[1] >= min(pair[0], most)]
+    at = np.indices((len(precisions), len(shards), len(sizes))).reshape(3, -1)
+    parts: Sequence[Sequence[tuple[object, ...]]] = (precisions, shards, sizes)
+    columns: list[pl.Series] = []
+    for names, part, places in zip((KEYS[:2], KEYS[2:], SIZES), parts, at, strict=True):
+        columns += [pl.Series(name, each)[places] for name, each in zip(names, zip(*part, strict=True), strict=True)]
+    return pl.DataFrame(columns)
 
 
 def price(candidates: pl.DataFrame, calls: Sequence[PricedCall], hardware: Hardware) -> pl.DataFrame:

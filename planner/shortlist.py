@@ -2,21 +2,23 @@
 
 from collections.abc import Sequence
 from math import log2
+from operator import attrgetter
 
 import numpy as np
 import polars as pl
 
-from dql.planner.candidates import KEYS, PricedCall
+from dql.planner.candidates import KEYS, SIZES, PricedCall
 from dql.planner.contract import Bound, Contract
 from dql.planner.cost import spread
 from dql.planner.hardware import Floats, Hardware
 from dql.planner.physical import Placement
 
 USUAL = {"cpu": (256, 1024), "cuda": (256, 8192)}  # rows and tokens of a step where nothing speaks for others
-FIELDS = (*KEYS, "max_rows", "step_tokens")
-_GROUP = (*KEYS, "max_rows")
+FIELDS = (*KEYS, *SIZES)
+_GROUP = FIELDS[:-1]
 _ROOMS = (1.0, 0.8, 0.6, 0.4)  # of a bound that plans to be simulated keep to by the closed form
 _FIRST = 20  # plans that the closed form chooses
+_TINY = 1e-300  # seconds; what takes none has no logarithm
 _SAME = 1.03  # seconds that the closed form does not tell apart
 
 
@@ -76,36 +78,45 @@ def shortlist(marked: pl.DataFrame, contract: Contract, kind: str) -> pl.DataFra
     room are at hand, and those with the quickest rows however dear. It hardly tells step sizes apart: of otherwise
     equal plans one is taken.
     """
-    key = pl.col("latency") if contract.objective[1] == "latency" else pl.col("seconds")
+    key = "latency" if contract.objective[1] == "latency" else "seconds"
     usable = marked.filter("allowed")
     fitting = usable.filter("fits")
     if fitting.is_empty():
         return usable.sort("memory").head(1)
-    same = (key.log() / np.log(_SAME)).floor()  # within a few hundredths: the usual step is taken
-    best = [
-        fitting.with_columns(late=pl.max_horizontal(pl.col("excess") / room, pl.lit(1.0)), same=same)
-        .sort("late", "same", _unusual(kind), "memory")
-        .drop("late", "same")
-        .unique(subset=_GROUP, maintain_order=True)
-        for room in _ROOMS
-    ]
+    unusual, memory, excess = _unusual(fitting, kind), fitting["memory"].to_numpy(), fitting["excess"].to_numpy()
+    # within a few hundredths: the usual step is taken
+    same = np.floor(np.log(np.maximum(fitting[key].to_numpy(), _TINY)) / np.log(_SAME))
+    group = fitting.select(pl.struct(_GROUP).rle_id()).to_series().to_numpy()  # sizes of a step come last
+
+    def ordered(*keys: Floats) -> list[int]:
+        """The best of each group, the best first."""
+        order = np.lexsort((memory, unusual, *reversed(keys)))
+        _, first = np.unique(group[order], return_index=True)
+        best: list[int] = order[np.sort(first)].tolist()
+        return best
+
+    best = [ordered(np.maximum(excess / room, 1.0), same) for room in _ROOMS]
     share = _FIRST // (len(best) + 1)
-    quick = fitting.sort("latency", _unusual(kind), "memory").unique(subset=_GROUP, maintain_order=True)
-    chosen = pl.concat([*(part.head(share) for part in best), quick.head(share), best[0]])
-    return chosen.unique(subset=FIELDS, maintain_order=True).head(_FIRST)
+    quick = ordered(fitting["latency"].to_numpy())
+    chosen = dict.fromkeys(place for part in (*best, quick) for place in part[:share]) | dict.fromkeys(best[0])
+    return fitting[list(chosen)[:_FIRST]]
 
 
 def neighbours(marked: pl.DataFrame, seeds: Sequence[Placement], known: Sequence[Placement], kind: str) -> pl.DataFrame:
     """The other step sizes of some plans, those near the usual one first; `known` plans are left out."""
-    groups = pl.DataFrame([{name: getattr(seed, name) for name in _GROUP} for seed in seeds]).unique()
-    seen = pl.DataFrame([{name: getattr(place, name) for name in FIELDS} for place in known])
-    found = marked.filter(pl.col("allowed") & pl.col("fits")).join(groups, on=_GROUP, how="semi")
-    return found.join(seen, on=FIELDS, how="anti").sort(_unusual(kind))
+    groups = set(map(attrgetter(*_GROUP), seeds))
+    seen = set(map(attrgetter(*FIELDS), known))
+    fitting = marked.filter(pl.col("allowed") & pl.col("fits"))
+    rows = fitting.select(FIELDS).rows()
+    places = [place for place, row in enumerate(rows) if row[: len(_GROUP)] in groups and row not in seen]
+    unusual = _unusual(fitting, kind)
+    return fitting[sorted(places, key=lambda place: unusual[place])]
 
 
-def _unusual(kind: str) -> pl.Expr:
-    """How far a step size is from the engine's own."""
-    return (pl.col("step_tokens").log(2) - log2(USUAL[kind][1])).abs()
+def _unusual(plans: pl.DataFrame, kind: str) -> Floats:
+    """How far the step size of each is from the engine's own."""
+    found: Floats = np.abs(np.log2(plans["step_tokens"].to_numpy()) - log2(USUAL[kind][1]))
+    return found
 
 
 def rented(hardware: Hardware, contract: Contract) -> int:

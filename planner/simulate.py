@@ -61,7 +61,8 @@ def simulate(model: StepModel, work: Workload) -> Played:
         per_row = max(seconds - float(_played(model, work, half)[1][-1]), 0.0) / (played - half)
         runs = -(-rows // WINDOW_ROWS)  # each begins and ends with a batch that is not full
         seconds = max(0.0, seconds - played * per_row) * runs + rows * per_row
-    return Played(seconds, *(_percentiles(x) for x in (latency, ttft, tpot)))
+    figures = np.percentile((latency, ttft, tpot), [float(p[1:]) for p in PERCENTILES], axis=1)
+    return Played(seconds, *map(tuple, figures.T.tolist()))
 
 
 def _played(model: StepModel, work: Workload, rows: int) -> tuple[_Schedule, Floats]:
@@ -84,10 +85,6 @@ def _rows_to_play(model: StepModel, work: Workload) -> int:
     else:
         wanted = int(_MIN_STEPS * placement.step_tokens / max(1.0, work.mean_own * work.fresh + work.tail)) + 1
     return min(max(wanted, _MIN_ROWS), MOST_ROWS)
-
-
-def _percentiles(values: Floats) -> tuple[float, ...]:
-    return tuple(float(x) for x in np.percentile(values, [float(p[1:]) for p in PERCENTILES]))
 
 
 # columns of a stretch of steps
