@@ -110,8 +110,9 @@ def test_answers_are_those_of_a_run_without_guesses(
     assert guessing.free_slots == guessing.pool.slots
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("cheap")
-@settings(deadline=None, max_examples=8)
+@settings(deadline=None, max_examples=20)
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 30), tasks), min_size=1, max_size=12), st.booleans())
 def test_a_draft_model_changes_no_answer(
     plain: Engine, guessing: Engine, twin: Engine, stranger: Engine, work: list[tuple[int, int, Task]], good: bool

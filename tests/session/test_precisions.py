@@ -79,6 +79,7 @@ def test_a_precision_that_changes_answers_is_not_taken(quick: FakeSession, monke
     assert quick.query(QUERY).arrow()["f"].to_pylist() == [True] * ROWS
 
 
+@pytest.mark.slow
 def test_every_call_must_keep_the_bound(quick: FakeSession) -> None:
     table(quick, ROWS // 4)
     both = QUERY.replace("FROM t", ", AI_FILTER('{body} mentions {body}') AS g, AI_SCORE(body, 1, 5) AS s FROM t")

@@ -39,6 +39,7 @@ def test_a_precision_that_misses_the_bound_answers_where_it_is_sure(twofold: Fak
     assert result.stats().calls_saved == ROWS * 5 // 6
 
 
+@pytest.mark.slow
 def test_a_proof_is_remembered_and_explained(twofold: FakeSession) -> None:
     before = plan(twofold, f"EXPLAIN {QUERY}")
     assert "bf16 first, fp32 where it is unsure: " in before and "calibrates on about 288 random rows" in before
@@ -68,6 +69,7 @@ def test_one_that_is_sure_of_wrong_answers_is_not_taken(twofold: FakeSession, mo
     assert set(twofold.query(QUERY).arrow()["topic"].to_pylist()) == {"bug"}
 
 
+@pytest.mark.slow
 def test_rows_that_reach_it_through_a_filter(twofold: FakeSession) -> None:
     """The filter and what is asked above it are two cascades; rows come through the first as the reference has it."""
     query = f"SELECT {TOPIC} AS topic FROM t WHERE AI_FILTER('{{body}} mentions bug') WITH quality >= 0.95"
