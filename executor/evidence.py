@@ -26,7 +26,7 @@ from dql.planner.statistics import read_texts
 from dql.prompts import CompiledPrompt
 
 _SCAN_ROWS = 2048
-_SEED = 0  # of the keys by which rows are drawn: the same rows for every query over the same input
+_SEED = 577_215_664  # of the keys by which rows are drawn: the same for every query, and for no table made by chance
 _DRAWN = 8  # rows drawn below other inference for each that is wanted above it, at most
 _PART = 128  # of these, how many are asked about at once
 _DISTRIBUTIONS = 1 << 24  # log-probabilities of one model that are held at once: 64 MiB
