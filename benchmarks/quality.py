@@ -1,6 +1,7 @@
 """Quality bounds and cascades against simulated tables whose truth is known: how often is a promise broken?
 
     python -m benchmarks.quality [--trials 1000]
+    python -m benchmarks.quality --whole [--trials 1000] [--only CASE]
 
 Every trial makes a table, draws the sample that dql would draw, and lets dql's own tests decide. A promise is broken
 where a choice was certified and less than the target of the table's answers is the reference's. It may happen in delta
@@ -15,6 +16,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks import quality_twofold
 from dql.planner.cascade import calibrate, first_sure, sample_size
 from dql.planner.certify import Draw, certify, most_rows
 from dql.planner.quality import clopper_pearson
@@ -148,9 +150,9 @@ def cases() -> Iterator[tuple[str, Callable[[Random], Verdict]]]:
         yield f"cascade {model.__name__}", model
 
 
-def simulate(trials: int, seed: int = 0) -> Iterator[Outcome]:
-    """Every case over `trials` tables."""
-    for name, trial in cases():
+def simulate(trials: int, seed: int = 0, only: str = "") -> Iterator[Outcome]:
+    """Every case whose name begins with `only` over `trials` tables."""
+    for name, trial in ((name, trial) for name, trial in cases() if name.startswith(only)):
         random = np.random.default_rng(seed)
         found = [trial(random) for _ in range(trials)]
         yield Outcome(
@@ -162,20 +164,29 @@ def simulate(trials: int, seed: int = 0) -> Iterator[Outcome]:
         )
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--trials", type=int, default=1000)
-    trials = parser.parse_args().trials
-    print(f"{ROWS:,} rows a table, target {TARGET} at {1 - DELTA:.0%}, {trials:,} tables a case")
-    print(f"{'case':<24}{'certified':>10}{'broken':>9}{'allowed':>9}{'reference calls':>17}{'saved':>8}")
+def report(trials: int, only: str) -> Iterator[str]:
+    """The table line by line, of cases whose name begins with `only`; the last says whether every promise was kept."""
+    yield f"{ROWS:,} rows a table, target {TARGET} at {1 - DELTA:.0%}, {trials:,} tables a case"
+    yield f"{'case':<24}{'certified':>10}{'broken':>9}{'allowed':>9}{'reference calls':>17}{'saved':>8}"
     worst = 0.0
-    for outcome in simulate(trials):
+    for outcome in simulate(trials, only=only):
         worst = max(worst, outcome.broken / outcome.allowed)
-        print(
+        yield (
             f"{outcome.case:<24}{outcome.certified:>10.1%}{outcome.broken:>9.1%}{outcome.allowed:>9.1%}"
             f"{outcome.asked:>17,.0f}{1 - outcome.asked / ROWS:>8.1%}"
         )
-    print("every promise kept" if worst <= 1 else f"a promise broken {worst:.2f} times as often as allowed")
+    yield "every promise kept" if worst <= 1 else f"a promise broken {worst:.2f} times as often as allowed"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--trials", type=int, default=1000)
+    parser.add_argument("--whole", action="store_true", help="the whole procedure as a query goes through it")
+    parser.add_argument("--only", default="", help="cases whose name begins so")
+    options = parser.parse_args()
+    tables = quality_twofold.report if options.whole else report
+    for line in tables(options.trials, options.only):
+        print(line, flush=True)
 
 
 if __name__ == "__main__":

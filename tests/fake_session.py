@@ -36,10 +36,11 @@ from dql.history import History, RunRecord
 from dql.machine import Machine
 from dql.models import Model
 from dql.models.shape import ModelShape
-from dql.planner.hardware import Hardware, Progress
+from dql.planner.hardware import Hardware, Progress, cpu_versions
 from dql.planner.option import REFERENCE
 from dql.planner.physical import Placement
 from dql.session import Session
+from tests.planner.fake_models import small_cpu
 
 _START, _END = 1, 2  # control ids of the tiny model: <|im_start|>, <|im_end|>
 _TEXT = re.compile(r"\A(?:[A-Z]\w+: )?(.*?)(?:\n\w+:)?\s*\Z", re.DOTALL)  # "Text: … \nLabel:" in the frame's last part
@@ -137,12 +138,15 @@ class FakeEngine(Engine):
         found = _TEXT.search(messages["user"].rpartition("\n\n")[2])
         assert found is not None
         labels = self._model.tokenizer.decode_batch([np.array(label) for label in request.task.labels])
-        doubts = ("roughly" in found[1] and not self.exact) or (self.speaker == "other: " and "perhaps" in found[1])
-        chosen = len(labels) - 1 if doubts else choose(found[1], [label.strip() for label in labels])
-        share = DOUBTFUL if doubts else CHOSEN
+        chosen, share = self.chosen(found[1], [label.strip() for label in labels])
         scores = np.full(len(labels), log((1 - share) / (len(labels) - 1)), np.float32)
         scores[chosen] = log(share)
         return Answer(request.id, np.empty(0, np.int32), scores, prompt_tokens=len(request.tokens))
+
+    def chosen(self, text: str, labels: list[str]) -> tuple[int, float]:
+        """The number of the label that it chooses, and how probable it finds it."""
+        doubts = ("roughly" in text and not self.exact) or (self.speaker == "other: " and "perhaps" in text)
+        return (len(labels) - 1, DOUBTFUL) if doubts else (choose(text, labels), CHOSEN)
 
 
 def choose(text: str, labels: list[str]) -> int:
@@ -168,7 +172,7 @@ class FakeSession(Session):
     def __init__(self, home: Path, model: Path) -> None:
         super().__init__(config=Config(home=home, model=str(model), threads=1))
         self.machine = Machine(self.config, find=lambda: ())  # the same plans whatever GPU is here
-        self._fake = _FakeRuntime(self)
+        self._fake = FakeRuntime(self)
 
     @property
     def runtime(self) -> Runtime:
@@ -188,12 +192,27 @@ class FakeSession(Session):
         return [text for engine in self._fake.engines.values() for text in engine.asked]
 
 
+def quick_below(session: Session, *lower: str) -> None:
+    """Let the machine's profile say that it runs these precisions three times as fast as fp32."""
+    half = small_cpu().operators["fp32"]
+    shape = session.registry.resolve(session.model).shape
+    sizes = f"{shape.hidden_size}x{shape.query_size}x{shape.kv_size}x{shape.intermediate_size}"
+    figures = replace(
+        small_cpu(),
+        peak={"fp32": 2e7, **dict.fromkeys(lower, 6e7)},
+        versions=cpu_versions(session.config.num_threads),
+        operators={f"{precision}{size}": half for precision in ("fp32", *lower) for size in ("", f" {sizes}")},
+    )
+    session.machine.path.parent.mkdir(parents=True, exist_ok=True)
+    session.machine.path.write_text(figures.to_json())
+
+
 class NoHistory(History):
     def record(self, run: RunRecord) -> None:
         """Runs of fake engines teach nothing."""
 
 
-class _FakeRuntime(Runtime):
+class FakeRuntime(Runtime):
     def __init__(self, session: Session) -> None:
         super().__init__(session.registry, session.catalog, 1)
         self.engines: dict[str, FakeEngine] = {}
@@ -212,5 +231,9 @@ class _FakeRuntime(Runtime):
             speaker = "" if name == self._default else f"{name}: "
             model = self.model(name, tracker)
             self.options.append(options_for(model.shape, placement, sharing))
-            self.engines[key] = FakeEngine(model, speaker, exact=exact)
+            self.engines[key] = self.made(model, speaker, placement, exact=exact)
         return self.engines[key]
+
+    def made(self, model: Model, speaker: str, placement: Placement, *, exact: bool) -> FakeEngine:
+        """A new engine; another kind of runtime makes others."""
+        return FakeEngine(model, speaker, exact=exact)

@@ -2,16 +2,13 @@
 
 import json
 import re
-from dataclasses import replace
 
 import pyarrow as pa
 import pytest
 
 from dql.errors import PlanError, UnsupportedError
-from dql.planner.hardware import cpu_versions
 from dql.session import Session
-from tests.fake_session import CHOSEN, FakeSession
-from tests.planner.fake_models import small_cpu
+from tests.fake_session import CHOSEN, FakeSession, quick_below
 
 ROWS = 2000
 QUERY = "SELECT AI_FILTER('{body} mentions bug') AS f FROM t WITH quality >= 0.95"
@@ -20,17 +17,7 @@ QUERY = "SELECT AI_FILTER('{body} mentions bug') AS f FROM t WITH quality >= 0.9
 @pytest.fixture
 def quick(session: FakeSession) -> FakeSession:
     """A session on a machine that runs bf16 three times as fast; in bf16 some rows of `t` are answered otherwise."""
-    half = small_cpu().operators["fp32"]
-    figures = replace(
-        small_cpu(),
-        peak={"fp32": 2e7, "bf16": 6e7},
-        versions=cpu_versions(session.config.num_threads),
-    )
-    shape = session.registry.resolve(session.model).shape
-    sizes = f"{shape.hidden_size}x{shape.query_size}x{shape.kv_size}x{shape.intermediate_size}"
-    operators = {f"{precision}{size}": half for precision in ("fp32", "bf16") for size in ("", f" {sizes}")}
-    session.machine.path.parent.mkdir(parents=True)
-    session.machine.path.write_text(replace(figures, operators=operators).to_json())
+    quick_below(session, "bf16")
     table(session, 0)
     return session
 

@@ -1,10 +1,15 @@
 """One model at two precisions: where a lower one alone misses the bound, it answers the rows of which it is sure."""
 
 import json
+from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
+from benchmarks.dealt import Table
+from benchmarks.quality_twofold import CASES, ONE, dealt, honest
 from dql.errors import PlanError
 from tests.fake_session import FakeSession
 from tests.session.test_precisions import plan, quick
@@ -98,3 +103,18 @@ def test_a_deadline_that_only_two_precisions_can_keep(twofold: FakeSession) -> N
     tight = f"{QUERY}, deadline < {(predicted['seconds'] + predicted['give']) * 0.97:.3f}s"
     assert "bf16 weights" in plan(twofold, f"EXPLAIN {tight}")
     assert plan(twofold, f"EXPLAIN ANALYZE {tight}").count(" weights") == 2
+
+
+@pytest.mark.slow
+def test_what_is_simulated_of_promises_is_what_queries_do(tmp_path: Path) -> None:
+    """benchmarks.quality looks up what a run would answer; with NULLs and duplicates, the run answers just that."""
+    random = np.random.default_rng(1)
+    (case,) = (replace(case, wrong=honest) for case in CASES if case.name == "NULLs and duplicates, 0.948, silent")
+    with Table(tmp_path, case.texts(random)) as table:
+        truths = dealt(random, case, table.rows)
+        trial = table.tried(table.planned(ONE), truths)
+        answers = [row["f"] for row in table.answered(ONE, truths)]
+    assert trial.way == "bf16 first" and 0.95 < trial.agreement < 1 and 0 < trial.asked < 1
+    known = [answer for answer in answers if answer is not None]
+    assert len(answers) > len(known) == table.rows.sum()
+    assert sum(answer is True for answer in known) / len(known) == trial.agreement
