@@ -3,7 +3,8 @@
     python -m benchmarks.planner                 # everything, after a full calibration: twelve minutes on two cores
     python -m benchmarks.planner --quick         # after the quick profile of first use
     python -m benchmarks.planner --search        # only how fast it plans
-    python -m benchmarks.planner --only regret   # or predictions, or bounds
+    python -m benchmarks.planner --only regret   # or planning, predictions, bounds
+    python -m benchmarks.planner --only bounds --workload classify   # this workload alone
 
 Predictions: every workload runs once to load and then `--repeats` times, over other texts and below other instructions
 each time and without the history, so that nothing is reused or learnt. Answers' lengths are not part of the cost model:
@@ -24,7 +25,7 @@ from time import perf_counter, process_time
 
 import torch
 
-from benchmarks.choices import bounds_report, regret_report
+from benchmarks.choices import BOUNDED, REGRET, bounds_report, regret_report
 from benchmarks.planning import planning_report
 from benchmarks.workloads import WORKLOADS, Workload, planned
 from dql.config import Config
@@ -35,7 +36,8 @@ from dql.planner.hardware import cpu_versions
 from dql.session import Session
 from dql.statements import begin
 
-PARTS = ("predictions", "regret", "bounds")
+PARTS = ("planning", "predictions", "regret", "bounds")
+NAMES = tuple(dict.fromkeys(workload.name for workload in (*WORKLOADS, *REGRET, *BOUNDED)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,7 @@ def main() -> None:
     parser.add_argument("--cpu-seconds", action="store_true", help="CPU time of one thread, on a shared machine")
     parser.add_argument("--search", action="store_true", help="only time planning")
     parser.add_argument("--only", choices=PARTS, action="append", help="these parts alone")
+    parser.add_argument("--workload", metavar="NAME", choices=NAMES, action="append", help="these workloads alone")
     options = parser.parse_args()
     print("\n".join(heading(options)), flush=True)
     if options.cpu_seconds:
@@ -77,18 +80,26 @@ def main() -> None:
         shape = session.registry.resolve(session.model).shape
         session.machine.measure(session.runtime, [shape], thorough=not (options.quick or options.search))
         print(f"Calibrated in {perf_counter() - began:.1f} s.\n", flush=True)
-        print("\n".join(planning_report(session)), flush=True)
-        if options.search:
-            return
-        wanted = options.only or PARTS
-        if "predictions" in wanted:
-            print("\n".join(predictions_report(session, options.repeats)), flush=True)
-        if "regret" in wanted:
-            print("\n".join(regret_report(session)), flush=True)
-        if "bounds" in wanted:
-            print("\n".join(bounds_report(session)), flush=True)
+        for part in ["planning"] if options.search else options.only or PARTS:
+            print("\n".join(report(part, session, options)), flush=True)
         load = " ".join(f"{x:.1f}" for x in os.getloadavg())
         print(f"Took {(perf_counter() - began) / 60:.1f} minutes; load averages at the end {load}.")
+
+
+def report(part: str, session: Session, options: argparse.Namespace) -> list[str]:
+    """One part of the report; nothing where none of its workloads was asked for."""
+    if part == "planning":
+        return planning_report(session)
+    known = {"predictions": WORKLOADS, "regret": REGRET, "bounds": BOUNDED}[part]
+    workloads = [workload for workload in known if workload.name in (options.workload or NAMES)]
+    if not workloads:
+        return []
+    match part:
+        case "predictions":
+            return predictions_report(session, workloads, options.repeats)
+        case "regret":
+            return regret_report(session, workloads)
+    return bounds_report(session, workloads)
 
 
 @contextmanager
@@ -114,10 +125,10 @@ def heading(options: argparse.Namespace) -> list[str]:
     ]
 
 
-def predictions_report(session: Session, repeats: int) -> list[str]:
-    """Predicted beside measured seconds of all workloads."""
+def predictions_report(session: Session, workloads: Sequence[Workload], repeats: int) -> list[str]:
+    """Predicted beside measured seconds of these workloads."""
     lines = []
-    for workload in WORKLOADS:
+    for workload in workloads:
         line = run_one(session, workload, repeats)
         print(f"{line.name}: {line.predicted:.2f} s predicted, {line.seconds:.2f} s measured", file=sys.stderr)
         lines.append(line)

@@ -53,6 +53,15 @@ WORKLOADS = (
     Workload(
         "generate, batch of 4", "GENERATE 'Mood: {body}' AS a FROM t WITH max_tokens = 16, batch_size = 4", 24, 20
     ),
+    Workload(
+        "classify, deterministic", f"SELECT AI_CLASSIFY(body, {LABELS}) AS a FROM t WITH deterministic = true", 48, 20
+    ),
+    Workload(
+        "generate 16, deterministic",
+        "GENERATE 'Name the mood: {body}' AS a FROM t WITH max_tokens = 16, deterministic = true",
+        24,
+        20,
+    ),
     Workload("generate, one by one", "GENERATE 'Mood: {body}' AS a FROM t WITH max_tokens = 16, batch_size = 1", 6, 9),
     Workload(
         "two calls a row",

@@ -157,9 +157,9 @@ def _check(found: Estimate, contract: Contract) -> None:
         raise infeasible(found.choice)
 
 
-def hardware_key(hardware: Hardware, weights: str) -> str:
+def hardware_key(hardware: Hardware, weights: str, *, deterministic: bool) -> str:
     """Names what a residual holds for."""
-    return f"{hardware} {hardware.source} {weights}"
+    return f"{hardware} {hardware.source} {weights}" + (" deterministic" if deterministic else "")
 
 
 def _choose(
@@ -174,12 +174,12 @@ def _choose(
     if hardware.shipped:
         return session.choices.of(calls, hardware, contract, what_if=True)
     machine = session.machine
-    choice = session.choices.of(_refined(calls, hardware, session), hardware, contract, agreement)
+    choice = session.choices.of(_refined(calls, hardware, session, contract), hardware, contract, agreement)
     measurable = machine.lacks((call.shape for call in calls), hardware.kind)
     if measurable and _worth_measuring(choice):
         machine.measure(session.runtime, dict.fromkeys(call.shape for call in calls), kind=hardware.kind)
         hardware = here()
-        choice = session.choices.of(_refined(calls, hardware, session), hardware, contract, agreement)
+        choice = session.choices.of(_refined(calls, hardware, session, contract), hardware, contract, agreement)
     return choice
 
 
@@ -193,16 +193,18 @@ def _hardware(query: QueryPlan, contract: Contract, session: Surroundings, on: s
     return partial(session.machine.hardware_for, known, contract)
 
 
-def _refined(calls: Sequence[PricedCall], hardware: Hardware, session: Surroundings) -> list[PricedCall]:
+def _refined(
+    calls: Sequence[PricedCall], hardware: Hardware, session: Surroundings, contract: Contract
+) -> list[PricedCall]:
     """The calls with the residuals of earlier runs on this hardware."""
+    named = partial(hardware_key, hardware, deterministic=bool(contract.setting("deterministic")))
     refined = []
     for call in calls:
-        key = model_key(session, call.model)
-        factors = {
-            weights: session.history.factor(key, hardware_key(hardware, weights), decodes=call.work.decodes)
-            for weights in hardware.peak
-        }
-        refined.append(replace(call, factors=factors))
+        key, history, decodes = model_key(session, call.model), session.history, call.work.decodes
+        factors = {weights: history.factor(key, named(weights), decodes=decodes) for weights in hardware.peak}
+        told = {weights: history.late(key, named(weights), decodes=decodes) for weights in hardware.peak}
+        late = {weights: share for weights, share in told.items() if share is not None}
+        refined.append(replace(call, factors=factors, late=late))
     return refined
 
 

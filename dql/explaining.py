@@ -7,11 +7,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from dql.errors import BindError, UnsupportedError, name_hint
 from dql.estimate import Estimate, Surroundings, estimate, hardware_key
 from dql.grammar import ast
-from dql.history import CallRecord, RunRecord
+from dql.history import LEAST_ROWS, CallRecord, RunRecord
 from dql.planner.candidate_table import COLUMNS, table
+from dql.planner.candidates import PricedCall
 from dql.planner.explain import Explanation, promises
 from dql.planner.explain import explain as explain_plan
 from dql.planner.explain_cost import Promise
@@ -20,7 +23,7 @@ from dql.planner.measured import Measured
 from dql.planner.placing import placement
 from dql.planner.plan import Planned
 from dql.planner.search import Choice
-from dql.planner.simulate import simulate
+from dql.planner.simulate import PERCENTILES, Played, simulate
 from dql.planner.statistics import infer_nodes
 from dql.planner.step_model import StepModel
 from dql.result import Result, rows
@@ -146,7 +149,11 @@ def remember(run: "Run", found: Estimate, session: Surroundings, text: str) -> N
             CallRecord(
                 template=template_key(call, key := model_key(session, call.model)),
                 model=key,
-                hardware=hardware_key(hardware, (call.stage and call.stage.weights) or place.weights),
+                hardware=hardware_key(
+                    hardware,
+                    (call.stage and call.stage.weights) or place.weights,
+                    deterministic=place.deterministic,
+                ),
                 decodes=call.op == "generate",
                 modelled=modelled(choice, call.out, measured[call.out]),
                 seconds=measured[call.out].seconds,
@@ -155,6 +162,7 @@ def remember(run: "Run", found: Estimate, session: Surroundings, text: str) -> N
                 gains=measured[call.out].gains,
                 guesses=measured[call.out].guesses,
                 passed=measured[call.out].passed,
+                late=lateness(choice, call.out, measured[call.out]),
             )
             for call in calls
         ],
@@ -168,7 +176,30 @@ def remember(run: "Run", found: Estimate, session: Surroundings, text: str) -> N
 def modelled(choice: Choice | None, out: str, measured: Measured) -> float | None:
     """Seconds that the cost model gives for the rows and lengths that came: the rest is the model's own error."""
     call = next((c for c in choice.calls if c.out == out), None) if choice is not None else None
-    if choice is None or call is None:
+    return None if choice is None or call is None else _played(choice, call, measured).seconds
+
+
+def lateness(choice: Choice | None, out: str, measured: Measured) -> float | None:
+    """Measured over predicted seconds of the row at p95, of rows that ran as planned, for the lengths that came.
+
+    None where it tells nothing: of calls that shared their run, of few rows, and where the run changed its sizes while
+    rows were in time, since those that come first are the quick ones.
+    """
+    call = next((c for c in choice.calls if c.out == out), None) if choice is not None else None
+    as_planned = measured.latencies[: measured.planned]
+    if (
+        choice is None
+        or call is None
+        or len(as_planned) < LEAST_ROWS
+        or sum(c.run == call.run for c in choice.calls) > 1
+    ):
         return None
+    predicted = _played(choice, call, measured).latency[PERCENTILES.index("p95")]
+    late = float(np.percentile(as_planned, 95)) / max(predicted * call.factor(choice.place(out).weights), 1e-9)
+    return None if measured.changes and late < 1 else late
+
+
+def _played(choice: Choice, call: PricedCall, measured: Measured) -> Played:
+    """The simulated run of the rows and lengths that came."""
     work = call.work.as_run(measured.distinct, measured.outputs, measured.turns, measured.guesses)
-    return simulate(StepModel(choice.hardware, call.shape, choice.place(out)), work).seconds
+    return simulate(StepModel(choice.hardware, call.shape, choice.place(call.out)), work)

@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS runs (
     id INTEGER PRIMARY KEY, at REAL NOT NULL, query TEXT NOT NULL, model TEXT NOT NULL, hardware TEXT NOT NULL,
@@ -23,15 +25,17 @@ CREATE TABLE IF NOT EXISTS runs (
 CREATE TABLE IF NOT EXISTS calls (
     run INTEGER NOT NULL REFERENCES runs (id) ON DELETE CASCADE, template TEXT NOT NULL, model TEXT NOT NULL,
     hardware TEXT NOT NULL, decodes INTEGER NOT NULL, modelled REAL, seconds REAL NOT NULL, rows INTEGER NOT NULL,
-    outputs TEXT NOT NULL, passed REAL, gains TEXT NOT NULL, guesses REAL NOT NULL
+    outputs TEXT NOT NULL, passed REAL, gains TEXT NOT NULL, guesses REAL NOT NULL, late REAL
 );
 CREATE INDEX IF NOT EXISTS calls_by_template ON calls (template);
 CREATE INDEX IF NOT EXISTS calls_by_model ON calls (model, hardware, decodes);
 """
-_VERSION = 3
+_VERSION = 4
 _KEPT_RUNS = 10_000
 _RECENT = 20  # calls that a refinement looks at
-_LEAST_SECONDS, _LEAST_ROWS = 1.0, 8  # shorter calls say little of rates, fewer rows little of lengths
+_LEAST_SECONDS = 1.0  # shorter calls say little of rates
+LEAST_ROWS = 8  # fewer say little of lengths and of late ones
+_LEAST_RUNS, _LATE = 5, 0.9  # calls that tell of late rows, and the quantile of them that counts
 _FACTORS = (0.25, 4.0)
 _WRITE_WAIT, _READ_WAIT = 10.0, 0.5  # seconds that another process may hold the file
 _LOG = logging.getLogger("dql")
@@ -41,7 +45,8 @@ _LOG = logging.getLogger("dql")
 class CallRecord:
     """One call of a run. modelled: seconds that the cost model gives for what was really asked; outputs: quantiles;
     passed: the share of rows that a filter let through; gains: tokens that a pass drew, by row, as quantiles, () where
-    none was guessed; guesses: tokens guessed in a pass.
+    none was guessed; guesses: tokens guessed in a pass; late: measured over predicted p95 latency of rows, None where
+    that tells nothing.
     """
 
     template: str
@@ -55,6 +60,7 @@ class CallRecord:
     passed: float | None = None
     gains: Sequence[float] = ()
     guesses: float = 0.0
+    late: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +104,7 @@ class History:
                 (time.time(), *values, run.seconds, json.dumps(list(run.bounds))),
             )
             connection.executemany(
-                "INSERT INTO calls VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO calls VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 [
                     (
                         cursor.lastrowid,
@@ -113,6 +119,7 @@ class History:
                         call.passed,
                         json.dumps(list(call.gains)),
                         call.guesses,
+                        call.late,
                     )
                     for call in run.calls
                 ],
@@ -124,7 +131,7 @@ class History:
         found = self._select(
             "SELECT outputs FROM calls WHERE template = ? AND rows >= ? AND outputs <> '[]'"
             " ORDER BY rowid DESC LIMIT 1",
-            (template, _LEAST_ROWS),
+            (template, LEAST_ROWS),
         )
         return tuple(float(x) for x in json.loads(str(found[0][0]))) if found else None
 
@@ -143,7 +150,7 @@ class History:
         found = self._select(
             "SELECT passed FROM calls WHERE template = ? AND rows >= ? AND passed IS NOT NULL"
             " ORDER BY rowid DESC LIMIT 1",
-            (template, _LEAST_ROWS),
+            (template, LEAST_ROWS),
         )
         return float(str(found[0][0])) if found else None
 
@@ -158,6 +165,20 @@ class History:
             return 1.0
         low, high = _FACTORS
         return min(max(statistics.median(float(str(row[0])) for row in found), low), high)
+
+    def late(self, model: str, hardware: str, *, decodes: bool) -> float | None:
+        """By what share the p95 latency of rows lay above its prediction in nine of ten recent calls; None where too
+        few calls tell.
+        """
+        found = self._select(
+            "SELECT late FROM calls WHERE model = ? AND hardware = ? AND decodes = ? AND late IS NOT NULL"
+            " ORDER BY rowid DESC LIMIT ?",
+            (model, hardware, decodes, _RECENT),
+        )
+        if len(found) < _LEAST_RUNS:
+            return None
+        usual = float(np.quantile([float(str(row[0])) for row in found], _LATE))
+        return min(max(usual, 1.0), _FACTORS[1]) - 1
 
     def runs(self, limit: int = 100) -> list[RunRecord]:
         """The newest runs, newest first, without their calls."""

@@ -12,19 +12,20 @@ import numpy as np
 import torch
 
 from dql.errors import UnsupportedError
-from dql.executor.attention import SharedRun, StepAttention
+from dql.executor.attention import StepAttention
 from dql.executor.block_pool import Block
-from dql.executor.cold_layers import COLD, ColdLayers, decoder
+from dql.executor.calibrate_deterministic import slowdown
+from dql.executor.cold_layers import COLD, ColdLayers, decoder, random_caches
 from dql.executor.cpu_attention import cpu_attention
 from dql.executor.engine import Engine
 from dql.executor.models.head import Head
 from dql.executor.options import EngineOptions
 from dql.executor.others import Others
+from dql.executor.prefix_tree import Node
 from dql.executor.quantize import layout
 from dql.executor.requests import Generate, Request, Score
 from dql.executor.slab import Slab
 from dql.executor.step import Segment, StepBuilder
-from dql.kernels.kv_cache import KVCache
 from dql.models.shape import ModelShape
 from dql.planner.hardware import (
     BUSY,
@@ -42,6 +43,8 @@ Points = list[tuple[float, float, float]]  # size, seconds at the speed of light
 
 _VOCABULARY = 16_384  # least rows of the head that are measured
 _SHORT = 16  # tokens of the rows by which a call of attention is measured
+_FRAME = 8  # tokens at least that a chat template begins all prompts with
+_ROW = 24  # tokens of rows below a shared run
 _TELLING = 5  # repeats of a call that tell by how much its seconds vary
 SWAY = 0.35  # by what share calls take longer now and then where that was not measured
 _READ = 128 << 20  # bytes read to measure bandwidth
@@ -51,7 +54,8 @@ _READ = 128 << 20  # bytes read to measure bandwidth
 class Grid:
     """Sizes that are measured; most repeats of each, the seconds after which none begins, and those of the whole.
 
-    lossy_tokens: those of precisions below fp32, of which the matrices alone differ.
+    lossy_tokens: those of precisions below fp32, of which the matrices alone differ. prompts, rows: tokens read, or
+    rows that decode, in steps that tell what `deterministic = true` costs.
 
     Where the machine is too busy or too slow for the whole grid, each figure has the sizes that come first.
     """
@@ -62,9 +66,11 @@ class Grid:
     run_lengths: tuple[int, ...] = (64, 16, 256, 512)
     queries: tuple[int, ...] = (512, 16, 128, 1)
     lanes: tuple[tuple[int, int], ...] = ((32, 128), (1, 64), (128, 192), (8, 64))
+    prompts: tuple[int, ...] = (256,)
+    rows: tuple[int, ...] = (8,)
     repeats: int = 5
     patience: float = 0.08
-    seconds: float = 2.5
+    seconds: float = 2.0
 
 
 QUICK = Grid()
@@ -72,9 +78,11 @@ THOROUGH = Grid(
     tokens=(256, 1, 64, 16, 1024, 4, 128, 512, 8, 32, 2, 48, 24, 96, 2048),
     lossy_tokens=(256, 16, 1, 64, 1024, 4, 128),
     head_rows=(128, 1, 16, 64, 4, 256),
-    run_lengths=(64, 16, 256, 512, 32, 128, 8, 1024),
+    run_lengths=(64, 16, 256, 512, 32, 128, 12, 1024),
     queries=(512, 16, 128, 1, 64, 256, 4, 1024),
     lanes=((32, 128), (1, 64), (128, 192), (8, 64), (64, 192), (256, 192), (16, 128), (4, 64), (256, 768)),
+    prompts=(256, 32, 1024),
+    rows=(8, 1, 32, 64),
     repeats=15,
     patience=0.8,
     seconds=50.0,
@@ -112,6 +120,7 @@ def measure(
             shared_attention=shares(_shared_attention(shape, cold, clock, peak), typical.shared_attention),
             decode_attention=shares(_decode_attention(shape, cold, clock, bandwidth), typical.decode_attention),
         )
+        slower = slowdown(cold, clock, grid.prompts, grid.rows, base.deterministic)
         progress("lower precisions", 0.9)
         lossy = _lossy(base, shape, clock, operators, bandwidth)
     found = {"fp32": (peak, operators), **lossy}
@@ -131,6 +140,7 @@ def measure(
         start_seconds=start,
         call_seconds=call,
         sway=clock.sway,
+        deterministic=slower,
         source="measured",
         spread=0.5 if busy else 0.15 if grid is QUICK else 0.1,
         load=load,
@@ -178,6 +188,10 @@ class _Clock:
         """Median seconds that `work` takes beyond `base`, both run in turn."""
         beyond = [longer - shorter for longer, shorter in self._repeated((work, base))]
         return max(float(np.median(beyond)), 1e-7)
+
+    def in_turn(self, works: Sequence[Callable[[], object]]) -> list[float]:
+        """Median seconds of each of these calls, run in turn."""
+        return [float(np.median(times)) for times in zip(*self._repeated(works), strict=True)]
 
     @property
     def sway(self) -> float:
@@ -241,7 +255,8 @@ def _lossy(
 def _head_seconds(shape: ModelShape, cold: ColdLayers, clock: _Clock) -> list[tuple[int, int, float]]:
     """(rows, vocabulary rows, seconds of the best token of each row, its log-probability left out)."""
     rows = min(shape.vocab_size, max(_VOCABULARY, COLD // (4 * shape.hidden_size)))
-    head = Head(torch.randn(rows, shape.hidden_size), shape.logit_softcap, layout("fp32", torch.device("cpu")))
+    values = torch.randn(min(rows, 1024), shape.hidden_size).repeat(-(-rows // 1024), 1)
+    head = Head(values[:rows], shape.logit_softcap, layout("fp32", torch.device("cpu")))
     found: list[tuple[int, int, float]] = []
     for count in clock.grid.head_rows:
         found.append((count, rows, cold.head(head, count, clock)))
@@ -255,35 +270,45 @@ def _head_seconds(shape: ModelShape, cold: ColdLayers, clock: _Clock) -> list[tu
 
 def _own_attention(shape: ModelShape, cold: ColdLayers, clock: _Clock, peak: float) -> tuple[Points, float]:
     """Seconds of many rows by their length, and of a call beside that, which few rows feel."""
-    alone = cold.attention(_rows_of(1, _SHORT, shape), _SHORT, _SHORT, clock)
-    together = _attention_seconds(shape, _rows_of(64, _SHORT, shape), 64 * _SHORT, 64 * _SHORT, clock)
+    small = _SHORT - _FRAME
+    alone = cold.attention(_rows_of(1, small, shape), small, _SHORT, clock)
+    together = _attention_seconds(shape, _rows_of(64, small, shape), 64 * small, 64 * small + _FRAME, clock)
     call = max(alone - together / 64, 0.0)
     points: Points = []
     for length in clock.grid.run_lengths:
-        rows = max(1, 1024 // length)
-        seconds = _attention_seconds(shape, _rows_of(rows, length, shape), rows * length, rows * length, clock)
-        flops = 4.0 * shape.query_size * rows * length * (length + 1) / 2
+        own = length - _FRAME
+        rows = max(1, 1024 // own)
+        seconds = _attention_seconds(shape, _rows_of(rows, own, shape), rows * own, rows * own + _FRAME, clock)
+        flops = 4.0 * shape.query_size * rows * own * (_FRAME + (own + 1) / 2)
         points.append((length, flops / peak, seconds))
         if clock.over(0.8):
             break
     return points, call
 
 
-def _rows_of(rows: int, length: int, shape: ModelShape) -> StepAttention:
-    builder, ids = StepBuilder(), np.zeros(length, np.int32)
+def _rows_of(
+    rows: int, length: int, shape: ModelShape, frame: int = _FRAME, above: Node | None = None
+) -> StepAttention:
+    """Rows of so many tokens below `frame` tokens that all prompts begin with, or below a shared run."""
+    builder, ids, before = StepBuilder(), np.zeros(length, np.int32), frame if above is None else above.length
+    short = ((0, frame),) if frame else ()
     for row in range(rows):
-        builder.add_segment(Segment(ids, 0, row * length, 0, (), None))
+        builder.add_segment(Segment(ids, before, before + row * length, 0, short, above))
     return cpu_attention(builder.build(), shape)
 
 
 def _shared_attention(shape: ModelShape, cold: ColdLayers, clock: _Clock, peak: float) -> Points:
+    """Seconds that a shared run adds to its rows' own attention, by their tokens."""
     points: Points = []
     keys = 256
+    run = Node(np.zeros(keys, np.int32), 0, keys, None, 8, dense=True, block=Block(0, keys))
     for queries in clock.grid.queries:
-        run = SharedRun(slice(0, queries), 0, keys, final=True)
-        attention = StepAttention([], [], [], [run], shape.attention_scale, shape.attention_softcap)
-        seconds = cold.attention(attention, queries, keys, clock)
-        points.append((queries, 4.0 * shape.query_size * queries * keys / peak, seconds))
+        length = min(queries, _ROW)
+        rows = queries // length
+        tokens = rows * length
+        alone, below = (_rows_of(rows, length, shape, 0, above) for above in (None, run))
+        seconds = cold.attention(below, tokens, keys + tokens, clock, base=alone)
+        points.append((tokens, 4.0 * shape.query_size * tokens * keys / peak, seconds))
         if clock.over(0.9):
             break
     return points
@@ -306,9 +331,7 @@ def _decode_attention(shape: ModelShape, cold: ColdLayers, clock: _Clock, bandwi
 def _attention_seconds(shape: ModelShape, attention: StepAttention, tokens: int, slots: int, clock: _Clock) -> float:
     """Seconds of one layer, keys of several layers read in turn so that they come from memory."""
     q = torch.randn(tokens, shape.num_heads, shape.head_dim)
-    caches = [KVCache.allocate(slots, shape.num_kv_heads, shape.head_dim, torch.float32, "cpu") for _ in range(4)]
-    for cache in caches:
-        cache.k.normal_()
+    caches = random_caches(shape, slots, 4)
 
     def layers() -> None:
         for cache in caches:

@@ -18,7 +18,7 @@ from dql.kernels.kv_cache import KVCache
 from dql.models.shape import ModelShape
 
 COLD = 96 << 20  # bytes of weights that no cache holds, as those of a whole model
-MANY = 64  # tokens from which a step is bound by arithmetic, so that two layers tell as much as all
+MANY = 256  # tokens from which a step is bound by arithmetic, so that two layers tell as much as all
 
 
 class Clock(Protocol):
@@ -53,11 +53,13 @@ class ColdLayers:
         caches = self._caches(tokens, tokens)
         return clock.time(lambda: self._forward(tokens, caches, _skip)) / len(caches)
 
-    def attention(self, attention: Attention, tokens: int, slots: int, clock: Clock) -> float:
-        """Of the attention of so many tokens over keys in `slots` slots."""
-        caches = self._caches(tokens, slots)
+    def attention(
+        self, attention: Attention, tokens: int, slots: int, clock: Clock, base: Attention | None = None
+    ) -> float:
+        """Of the attention of so many tokens over keys in `slots` slots, beyond what `base` takes."""
+        caches, less = self._caches(tokens, slots), base or _skip
         beyond = clock.extra(
-            lambda: self._forward(tokens, caches, attention), lambda: self._forward(tokens, caches, _skip)
+            lambda: self._forward(tokens, caches, attention), lambda: self._forward(tokens, caches, less)
         )
         return beyond / len(caches)
 
@@ -67,6 +69,11 @@ class ColdLayers:
         return clock.extra(
             lambda: head.token(self._forward(rows, caches, _skip)), lambda: self._forward(rows, caches, _skip)
         )
+
+    @property
+    def few(self) -> Decoder:
+        """As many layers as no cache holds, below a small head."""
+        return self._decoder(1)
 
     def _forward(self, tokens: int, caches: list[KVCache], attention: Attention) -> torch.Tensor:
         at = torch.arange(tokens)
@@ -81,14 +88,18 @@ class ColdLayers:
 
     def _caches(self, tokens: int, slots: int) -> list[KVCache]:
         shape = self._decoder(tokens).shape
-        caches = [
-            KVCache.allocate(max(slots, tokens), shape.num_kv_heads, shape.head_dim, torch.float32, "cpu")
-            for _ in range(shape.num_layers)
-        ]
-        for cache in caches:
-            cache.k.normal_()
-            cache.v.normal_()
-        return caches
+        return random_caches(shape, max(slots, tokens), shape.num_layers)
+
+
+def random_caches(shape: ModelShape, slots: int, count: int) -> list[KVCache]:
+    """Caches of so many slots, all with the same values: drawing anew would take longer than what is measured."""
+    caches = [KVCache.allocate(slots, shape.num_kv_heads, shape.head_dim, torch.float32, "cpu") for _ in range(count)]
+    caches[0].k.normal_()
+    caches[0].v.copy_(caches[0].k)
+    for cache in caches[1:]:
+        cache.k.copy_(caches[0].k)
+        cache.v.copy_(caches[0].v)
+    return caches
 
 
 def _skip(q: torch.Tensor, cache: KVCache, *, window: int | None) -> torch.Tensor:

@@ -39,7 +39,8 @@ class PricedCall:
 
     run: names the calls that an engine answers together, so that they have one placement. factors: measured over
     modelled seconds by precision of the weights; 1 where nothing ran in it. weights: the precision of a call that has
-    its own, "" where it is the plan's. draft: whose memory it takes as well.
+    its own, "" where it is the plan's. draft: whose memory it takes as well. late: by precision, by what share rows at
+    p95 were later than predicted in earlier runs; nothing where too few ran in it.
     """
 
     out: str
@@ -50,6 +51,7 @@ class PricedCall:
     factors: Mapping[str, float] = field(default_factory=dict)
     weights: str = ""
     draft: Draft | None = None
+    late: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def engine(self) -> Engine:
@@ -105,14 +107,16 @@ def frame(space: Space) -> pl.DataFrame:
     return pl.DataFrame(columns)
 
 
-def price(candidates: pl.DataFrame, calls: Sequence[PricedCall], hardware: Hardware) -> pl.DataFrame:
+def price(
+    candidates: pl.DataFrame, calls: Sequence[PricedCall], hardware: Hardware, *, deterministic: bool = False
+) -> pl.DataFrame:
     """`candidates` with columns seconds, memory (bytes on a device), and typical seconds of a row: latency in all, ttft
     to its first token, tpot between tokens.
     """
     parts = []
     for part in candidates.partition_by(KEYS, maintain_order=True):
         first = part.row(0, named=True)
-        placement = Placement(**{name: first[name] for name in KEYS})
+        placement = Placement(**{name: first[name] for name in KEYS}, deterministic=deterministic)
         rows, tokens = part["max_rows"].to_numpy(), part["step_tokens"].to_numpy()
         seconds, latency, ttft, tpot = (np.zeros(len(part)) for _ in range(4))
         for call in calls:

@@ -9,6 +9,7 @@ from dql.planner.simulate import PERCENTILES, Played
 from dql.planner.workload import Workload
 
 _UNSURE = 0.35  # half-width of seconds that free text of unknown length adds, as a share
+_ROOM = 0.35  # by what share late rows are taken to lie above their prediction until earlier runs tell
 _SAMPLED, _GUESSED = 0.1, 1.0  # that a sample's counts add, and guesses of what earlier inference lets through
 Percentiles = Sequence[float]
 
@@ -84,8 +85,18 @@ class Cost:
         return 0.0 if met else max(value / max(bound.value, 1e-12), 1.0 + 1e-9)
 
 
-def cost(played: Played, work: Workload, hardware: Hardware, devices: int, memory: float, factor: float = 1.0) -> Cost:
-    """The cost of a simulated call; `factor` is what earlier runs took over what was predicted for them."""
+def cost(
+    played: Played,
+    work: Workload,
+    hardware: Hardware,
+    devices: int,
+    memory: float,
+    factor: float = 1.0,
+    late: float | None = None,
+) -> Cost:
+    """The cost of a simulated call; `factor` is what earlier runs took over what was predicted for them, `late` by what
+    share their late rows lay above their prediction, None where too few ran.
+    """
     slack = spread(work, hardware)
     seconds = played.seconds * factor + work.prefilled / hardware.tokenize
     total = work.prefilled + (work.distinct * work.shared if work.distinct else 0)
@@ -103,7 +114,7 @@ def cost(played: Played, work: Workload, hardware: Hardware, devices: int, memor
         prefilled=work.prefilled,
         reused=max(0.0, work.rows * (work.shared + work.mean_own) - work.prefilled) if total else 0.0,
         decoded=work.distinct * work.mean_output,
-        sway=hardware.sway,
+        sway=max(hardware.sway, _ROOM if late is None else late) if hardware.source == "measured" else 0.0,
     )
 
 
@@ -132,4 +143,5 @@ def together(costs: Sequence[Cost], memory: float) -> Cost:
         prefilled=sum(c.prefilled for c in costs),
         reused=sum(c.reused for c in costs),
         decoded=sum(c.decoded for c in costs),
+        sway=max(c.sway for c in costs),
     )

@@ -211,7 +211,10 @@ def choice_lines(choice: Choice) -> list[str]:
     hardware = choice.hardware
     basis = "datasheet figures" if hardware.shipped and hardware.kind != "cpu" else hardware.notes
     price = "" if choice.best.cost.usd is None else f" · {usd_text(choice.best.cost.usd)}"
-    return [line, f"hardware: {hardware} · {basis}{price}"]
+    lines = [line, f"hardware: {hardware} · {basis}{price}"]
+    if choice.best.placement.deterministic and hardware.kind == "cpu":
+        lines.append(f"deterministic = true: {choice.slower:.1f} × the seconds of the same plan without it")
+    return lines
 
 
 def _headline(option: Option, choice: Choice) -> str:

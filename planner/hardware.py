@@ -25,7 +25,7 @@ Floats = NDArray[np.float64]
 Kind = Literal["cpu", "cuda"]
 Progress = Callable[[str, float], None]  # what is measured now, share done
 
-FORMAT = 3  # of the files; those of another are measured anew
+FORMAT = 4  # of the files; those of another are measured anew
 BYTES_PER_VALUE = {"fp32": 4.0, "bf16": 2.0, "fp8": 1.0, "int8": 1.0, "int4": 0.5625}  # int4: with its group scales
 BUSY = 0.3  # share of the cores used by others from which figures are those of a busy machine
 _NAME = re.compile(r"([a-z][a-z0-9-]*?)(?::(\d+))?", re.IGNORECASE)
@@ -59,7 +59,7 @@ class Operators:
     """Shares of the speed of light at one precision.
 
     linear: all matrices of a layer, over the tokens of a step. head: the LM head, over its rows. own_attention: prompt
-    tokens over their own row, over the row's new tokens. shared_attention: tokens over a shared run, over the number of
+    tokens over their own row, over the row's tokens. shared_attention: tokens over a shared run, over the number of
     tokens. decode_attention: decoding rows over their own keys, over the keys that are read.
     """
 
@@ -68,6 +68,19 @@ class Operators:
     own_attention: Curve = FLAT
     shared_attention: Curve = FLAT
     decode_attention: Curve = FLAT
+
+
+@dataclass(frozen=True, slots=True)
+class Slowdown:
+    """By what factor a step takes longer with `deterministic = true`.
+
+    prompts: steps that read prompts, over their tokens. decoding: others, over their decoding rows. shared: what each
+    token of a shared run adds to the factor of prompts below it, which read it one by one.
+    """
+
+    prompts: Curve = Curve(((32.0, 1.2), (256.0, 1.5), (1024.0, 1.6)))
+    decoding: Curve = Curve(((1.0, 2.4), (8.0, 1.9), (32.0, 1.5)))
+    shared: float = 0.002
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +93,7 @@ class Hardware:
     call_seconds for each call of attention over prompts in a layer.
     all_reduce: bytes → seconds between two devices or more. price: USD per device-hour, None where nobody said.
     spread: half-width of a prediction's interval as a share of it. load: share of the cores that others used meanwhile.
-    sway: by what share one step in twenty took longer than its like.
+    sway: by what share one step in twenty took longer than its like. deterministic: what that setting costs.
     """
 
     name: str
@@ -103,6 +116,7 @@ class Hardware:
     spread: float = 0.3
     load: float = 0.0
     sway: float = 0.0
+    deterministic: Slowdown = Slowdown()
     versions: Mapping[str, str] = field(default_factory=dict)
     notes: str = ""
 
@@ -127,6 +141,9 @@ class Hardware:
     def to_json(self) -> str:
         """The profile as a file holds it, a curve to a line."""
         data = {"format": FORMAT, **asdict(self), "all_reduce": self.all_reduce.points}
+        slower = self.deterministic
+        data["deterministic"] = {name: getattr(slower, name).points for name in ("prompts", "decoding")}
+        data["deterministic"]["shared"] = slower.shared
         data["operators"] = {
             key: {name: getattr(operators, name).points for name in operators.__slots__}
             for key, operators in self.operators.items()
@@ -145,6 +162,10 @@ def from_json(text: str) -> Hardware:
             for key, curves in data.pop("operators").items()
         }
         reduce = _curve(data.pop("all_reduce"))
+        slower = data.pop("deterministic", None)
+        if slower is not None:
+            prompts, decoding = _curve(slower["prompts"]), _curve(slower["decoding"])
+            data["deterministic"] = Slowdown(prompts, decoding, float(slower["shared"]))
         return Hardware(operators=operators, all_reduce=reduce, **data)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(f"not a hardware profile: {error}", hint="dql calibrate writes it anew") from error

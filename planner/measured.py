@@ -17,7 +17,7 @@ class Measured:
     """One call: rows asked and rows run, seconds in the engine, tokens; of each row that ran, its seconds to the last
     and to the first token, its tokens drawn and the passes that drew them. read, yes: a filter's answers, and those
     that are yes. changes: what the run changed of its plan, in words. order: its place among the conditions of a
-    filter. proposed: tokens guessed ahead.
+    filter. proposed: tokens guessed ahead. planned: rows, the first of those kept, that came before any change.
 
     Calls that share an engine's run share its seconds by the tokens computed for each.
     """
@@ -37,6 +37,7 @@ class Measured:
     yes: int = 0
     changes: list[str] = field(default_factory=list)
     order: str = ""
+    planned: int = 0
 
     def note(self, seconds: float, first: float, drawn: int, passes: int = 0) -> None:
         """One answered row: seconds from its admission to its last and its first token, tokens drawn and the passes
@@ -48,6 +49,7 @@ class Measured:
             self.firsts.append(first)
             self.drawn.append(drawn)
             self.passes.append(passes or drawn)
+            self.planned += not self.changes
 
     def latency(self, percentile: str = "p95") -> float:
         """Seconds from a row's admission to its last token; 0 where none ran."""

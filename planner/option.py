@@ -78,14 +78,24 @@ class Weighing:
         )
         return Option(tuple(found), tuple(costs), whole, quality, misses)
 
+    def seconds(self, places: Sequence[Placement]) -> float:
+        """What the calls take in these placements as they are, one after the other."""
+        return sum(
+            simulate(StepModel(self.hardware, call.shape, call.at(place)), call.work).seconds
+            * call.factor(call.at(place).weights)
+            + call.work.prefilled / self.hardware.tokenize
+            for call, place in zip(self.calls, places, strict=True)
+        )
+
     def _cost(self, call: PricedCall, placement: Placement) -> Cost:
         return cost(
-            simulate(StepModel(self.hardware, call.shape, call.at(placement)), call.work),
+            simulate(StepModel(self.hardware, call.shape, settled(call.at(placement), self.contract)), call.work),
             call.work,
             self.hardware,
             rented(self.hardware, self.contract),
             float(np.max(peak([self._memory(call, placement)]))),
             call.factor(call.at(placement).weights),
+            call.late.get(call.at(placement).weights),
         )
 
     def _memory(self, call: PricedCall, place: Placement) -> dict[Engine, Memory]:

@@ -83,7 +83,8 @@ def _promising(best: Option, runs: Sequence[Sequence[int]], weighing: Weighing, 
     rows, tokens = _sizes(best.placement)
     now = least = 0.0
     for members in runs:
-        priced = price(frame(space), [weighing.calls[i] for i in members], weighing.hardware)
+        some, fixed = [weighing.calls[i] for i in members], best.placement.deterministic
+        priced = price(frame(space), some, weighing.hardware, deterministic=fixed)
         same = priced.filter((pl.col("max_rows") == rows) & (pl.col("step_tokens") == tokens))
         now += float(same[figure][0])
         least += float(priced[figure].to_numpy().min())

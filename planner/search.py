@@ -52,6 +52,13 @@ class Choice:
         return next(known, self.best.placement)
 
     @property
+    def slower(self) -> float:
+        """Predicted seconds over those of the same placements without `deterministic = true`."""
+        weighing = Weighing(self.calls, self.hardware, self.contract, {})
+        places = [replace(place, deterministic=False) for place in self.best.places]
+        return self.best.cost.seconds / max(weighing.seconds(places), 1e-12)
+
+    @property
     def next_best(self) -> Option | None:
         """The best other plan that meets the contract and takes noticeably longer or shorter."""
         best = self.best
@@ -114,7 +121,7 @@ def _search(
         space = _resized(space, sizes_of)
     if calls and not any(call.work.decodes for call in calls):
         space = replace(space, max_rows=space.max_rows[:1])  # rows that only score never wait for each other
-    priced = price(frame(space), calls, hardware)
+    priced = price(frame(space), calls, hardware, deterministic=bool(contract.setting("deterministic")))
     weights = _allowed(hardware, contract, agreement) if sizes_of is None else (sizes_of.weights,)
     allowed = pl.col("weights").is_in(list(weights))
     marked = priced.with_columns(

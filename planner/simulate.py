@@ -192,8 +192,9 @@ def steps_of(
     beside theirs.
     """
     tails = started * work.tail
-    run = np.maximum(prompt / np.maximum(started, 1), 1)
-    own = np.mean(np.square(work.own)) / (2 * max(work.mean_own, 1.0)) + 0.5
+    run = np.maximum(prompt / np.maximum(started, 1) / work.fresh, 1)
+    # what is computed of a prompt is its end, which looks at all that comes before
+    own = np.mean(np.square(work.own)) * (2 - work.fresh) / (2 * max(work.mean_own, 1.0)) + 0.5
     return Steps(
         tokens=tokens + guessed,
         outputs=started + tails + decoding + guessed,

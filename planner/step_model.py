@@ -22,7 +22,7 @@ class Steps:
 
     tokens: packed into the step. outputs: tokens whose last hidden state is wanted. head_rows: rows through the whole
     LM head; label_rows: rows through `labels` of it. Pairs of a token and a key it attends to, by where the key lies:
-    own_pairs with runs of `run` new tokens, shared_pairs in dense runs, decode_keys in the lanes of decoding rows.
+    own_pairs in rows of `run` tokens, shared_pairs in dense runs, decode_keys in the lanes of decoding rows.
     decoding: rows that decode. started: rows whose prompts end. calls: of attention over prompts, one for rows of about
     the same length.
     """
@@ -56,6 +56,14 @@ class StepModel:
         host = self.hardware.step_seconds + self.hardware.layer_seconds * self.shape.num_layers
         rows = self.hardware.row_seconds * steps.decoding + self.hardware.start_seconds * steps.started
         found: Floats = host + rows + self._layers(steps, parts) + self._head(steps, parts)
+        return found * self._slower(steps) if self.placement.deterministic and self.hardware.kind == "cpu" else found
+
+    def _slower(self, steps: Steps) -> Floats:
+        """What `deterministic = true` makes of a step's seconds, by what its tokens are for."""
+        slower, tokens = self.hardware.deterministic, np.maximum(steps.tokens, 1)
+        decoding, shared = steps.decoding / tokens, steps.shared_pairs / tokens
+        prompts = slower.prompts(steps.tokens) + slower.shared * shared
+        found: Floats = decoding * slower.decoding(steps.decoding) + (1 - decoding) * prompts
         return found
 
     def _layers(self, steps: Steps, parts: Floats) -> Floats:

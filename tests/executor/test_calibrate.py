@@ -10,7 +10,7 @@ from tests.planner.fake_models import SHAPES
 
 TINY = replace(SHAPES["smollm2"], num_layers=2, hidden_size=64, num_heads=4, num_kv_heads=2, head_dim=16)
 SHAPE = replace(TINY, intermediate_size=96, vocab_size=300)
-GRID = Grid((16, 1), (16,), (4, 1), (8, 16), (4, 1), ((2, 16), (1, 8)), repeats=1, patience=0.0)
+GRID = Grid((16, 1), (16,), (4, 1), (12, 16), (4, 1), ((2, 16), (1, 8)), (64,), (2,), repeats=1, patience=0.0)
 
 
 def test_every_operator_is_measured() -> None:
@@ -20,6 +20,8 @@ def test_every_operator_is_measured() -> None:
         assert found.measured_for(precision, SHAPE) and found.peak[precision] > 0
     assert found.source == "measured" and found.measured_for("fp32", SHAPE) and from_json(found.to_json()) == found
     assert found.peak["fp32"] > 0 and found.bandwidth > 0 and found.step_seconds > 0 and found.start_seconds > 0
+    slower = found.deterministic
+    assert all(factor >= 1 for curve in (slower.prompts, slower.decoding) for _, factor in curve.points)
     assert found.call_seconds >= 0 and found.sway >= 0
     operators = found.operators_for("fp32", SHAPE)
     for curve in (getattr(operators, name) for name in operators.__slots__):

@@ -92,6 +92,15 @@ def measured(work: Workload, rows: int, factor: float, drawn: int) -> Measured:
     return found
 
 
+def test_rows_that_came_before_a_change_ran_as_planned() -> None:
+    found = Measured()
+    for _ in range(3):
+        found.note(1.0, 0.5, 4)
+    found.changes.append("batch 8 → 4")
+    found.note(0.5, 0.2, 4)
+    assert found.planned == 3 and len(found.latencies) == 4
+
+
 @pytest.mark.parametrize(("factor", "changes"), [(1.0, 0), (1.15, 0), (0.9, 0), (1.5, 1), (0.5, 1)])
 def test_the_rest_is_planned_anew_where_seconds_were_off(factor: float, changes: int) -> None:
     seen = watch(GENERATES)

@@ -8,7 +8,8 @@ from dql.errors import ConfigError, UnsupportedError
 from dql.planner.candidate_table import COLUMNS, table
 from dql.planner.candidates import PricedCall, Space, frame, price
 from dql.planner.contract import Bound, Contract
-from dql.planner.hardware import hardware_named
+from dql.planner.explain_cost import choice_lines
+from dql.planner.hardware import Curve, Slowdown, hardware_named
 from dql.planner.search import search
 from dql.planner.workload import Workload
 from tests.planner.fake_models import SHAPES, small_cpu
@@ -71,6 +72,31 @@ def test_earlier_runs_correct_later_predictions() -> None:
     slower = PricedCall("a", "smollm2", SHAPES["smollm2"], WORK, factors={"fp32": 2.0})
     once, twice = (search([call], small_cpu(), Contract()).best.cost.seconds for call in (CALL, slower))
     assert twice == pytest.approx(2 * once, rel=0.01)
+
+
+def test_rooms_for_late_rows_are_those_that_earlier_runs_needed() -> None:
+    limit = bound("latency", 8, "s", qualifier="p95")
+    late = [None, {"fp32": 0.0}, {"fp32": 0.8}]
+    calls = [CALL if shares is None else replace(CALL, late=shares) for shares in late]
+    unknown, calm, swaying = (search([call], replace(small_cpu(), sway=0.05), limit).best.cost for call in calls)
+    assert [cost.sway for cost in (unknown, calm, swaying)] == [0.35, 0.05, 0.8]
+    assert calm.seconds <= unknown.seconds * 1.04 and unknown.seconds < swaying.seconds
+
+
+def test_determinism_has_its_price() -> None:
+    """That of its own kind of step, and the same in the frame as in the simulation."""
+    slower = Slowdown(Curve(((1.0, 2.0),)), Curve(((1.0, 3.0),)), 0.01)
+    hardware = replace(small_cpu(), deterministic=slower)
+    fixed = Contract(pinned={"deterministic": True})
+    reads = replace(CALL, work=Workload(2000, 2000, 0, (24.0,), tail=0, labels=4))
+    below = replace(CALL, work=replace(reads.work, shared=100))
+    for call, low, high in ((reads, 1.9, 2.0), (below, 2.9, 3.0), (CALL, 2.0, 3.0)):
+        plain, found = (search([call], hardware, contract) for contract in (Contract(), fixed))
+        assert found.best.placement.deterministic and not plain.best.placement.deterministic
+        assert low <= found.slower <= high + 1e-9 and plain.slower == pytest.approx(1)
+        assert plain.best.cost.seconds * low < found.best.cost.seconds
+        line = f"deterministic = true: {found.slower:.1f} × the seconds of the same plan without it"
+        assert choice_lines(found)[-1] == line
 
 
 def test_a_cost_bound_needs_a_price() -> None:

@@ -11,7 +11,7 @@ from dql.planner.candidates import closed_form
 from dql.planner.hardware import hardware_named
 from dql.planner.memory import kv_slots, memory
 from dql.planner.physical import Placement
-from dql.planner.simulate import _COUNT, _DECODING, _PROMPT, _STARTED, _Player, simulate
+from dql.planner.simulate import _COUNT, _DECODING, _PROMPT, _STARTED, _Player, simulate, steps_of
 from dql.planner.step_model import StepModel
 from dql.planner.workload import Workload
 from tests.planner.fake_models import SHAPES, small_cpu
@@ -153,3 +153,10 @@ def test_rows_of_one_length_share_a_call_of_attention() -> None:
     prompt, started = np.array([0.0, 20.0, 800.0]), np.array([0.0, 1.0, 40.0])
     for own, calls in (((20.0,), [0, 1, 1]), ((10.0, 20.0, 40.0), [0, 1, 3]), ((400.0,), [0, 1, 40])):
         assert Workload(40, 40, 0, own).attention_calls(prompt, started).tolist() == calls
+
+
+def test_what_is_computed_of_a_prompt_looks_at_what_is_not() -> None:
+    """Half of every prompt is shared: the other half is computed, over three quarters of it on average."""
+    step = np.array([100.0]), np.array([100.0]), np.array([2.0]), np.zeros(1), np.zeros(1)
+    whole, half = (steps_of(Workload(8, 8, 0, (100.0,), fresh), *step).own_pairs[0] for fresh in (1.0, 0.5))
+    assert (whole, half) == (100 * 50.5, 100 * 75.5)
