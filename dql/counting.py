@@ -1,9 +1,10 @@
 """Counts of what calls ask, kept for a session: counted again only where the input holds other rows than before."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from hashlib import blake2b
+from types import MappingProxyType
 
 from dql.catalog import Catalog, quote_name
 from dql.planner.physical import InferExec
@@ -46,12 +47,16 @@ class Counts:
         budget: float,
         *,
         truncate: bool = False,
+        answered: Mapping[str, Set[bytes]] = MappingProxyType({}),
     ) -> Counted:
         """Statistics of a node whose input is countable, in a few times `budget` seconds if its rows come steadily;
-        `ask` says what its calls ask, and whether prompts over the context are cut, as `truncate` does."""
+        `ask` says what its calls ask, which of their prompts are `answered`, and whether prompts over the context are
+        cut, as `truncate` does."""
         sql = countable(node)
         assert sql is not None, "what earlier inference decides cannot be counted"
-        key = blake2b(repr((node.calls, sql, sorted(params.items()), truncate)).encode(), digest_size=16).digest()
+        done = sorted((out, blake2b(b"".join(sorted(keys))).digest()) for out, keys in answered.items())
+        asked = repr((node.calls, sql, sorted(params.items()), truncate, done))
+        key = blake2b(asked.encode(), digest_size=16).digest()
         known = self._known.get(key)
         enough = known is not None and (known.counted.exact or known.budget >= budget)
         if known is not None and enough and self._fingerprint(node, sql, params, budget) == known.fingerprint:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
-from dql.cascades import Settled
+from dql.cascades import Settled, cascades_of, reached
 from dql.catalog import Catalog
 from dql.certificates import Certificates, RowNames
 from dql.choosing import Choices
@@ -23,9 +23,10 @@ from dql.planner.hardware import Hardware, Kind, hardware_named
 from dql.planner.infeasible import infeasible
 from dql.planner.physical import CallExec, QueryPlan
 from dql.planner.plan import Planned
-from dql.planner.search import Choice, space_of
+from dql.planner.search import Choice, search, space_of
 from dql.planner.statistics import BUDGET, CallStatistics, infer_nodes
 from dql.proofs import Proven
+from dql.resuming import answered
 from dql.tally import Tally, model_key, questions
 
 if TYPE_CHECKING:
@@ -65,7 +66,8 @@ class Estimate:
 
     choice: None where nothing could be counted, or no model runs. notes: why a call has no figures, or how it takes
     part in a cascade. settled: what became of cascades. quality: what is certain of the answers. evidence:
-    what engines were asked already. kind: of the device that the query is planned for.
+    what engines were asked already. kind: of the device that the query is planned for. answered: answers of a run that
+    stopped; where there are some, figures are those of the rest.
     """
 
     planned: Planned
@@ -77,6 +79,7 @@ class Estimate:
     quality: tuple[str, ...] = ()
     evidence: "EngineEvidence | None" = None
     kind: Kind = "cpu"
+    answered: int = 0
 
 
 def estimate(
@@ -103,7 +106,7 @@ def estimate(
     first = partial(predicted, judge=replace(judge, may_ask=False), running=False, strict=False)
     planned, why = judge.pick(planned, first, ask=judge.may_ask)
     found = predicted(planned, judge=judge, running=running, strict=strict)
-    known = {} if rows is not None else questions(found.planned.query, found.statistics)
+    known = {} if rows is not None or found.answered else questions(found.planned.query, found.statistics)
     found = judge.cheapest(found, partial(predicted, judge=judge, running=running, strict=False, known=known))
     if strict:
         _check(found, contract=planned.contract)
@@ -146,9 +149,27 @@ def _estimate(
             weigh = partial(_choose, contract=contract, session=session, here=here)
             proven, choice = judge.precisions(query, found, weigh, ask=ask)
             found = replace(found, choice=choice, quality=(*found.quality, *proven.lines))
+        if on is None and rows is None:
+            found = _of_the_rest(found, query, session, params)
         if strict and not judge.hopeful:
             _check(found, contract)
     return found
+
+
+def _of_the_rest(found: Estimate, query: QueryPlan, session: Surroundings, params: Mapping[str, object]) -> Estimate:
+    """The figures of what is left to ask, where a run of the statement that stopped has answered some; the precisions
+    are those of the whole. `query`: its calls as they were counted."""
+    if found.choice is None or not (done := answered(found, session, params)):
+        return found
+    contract, hardware, place = found.planned.contract, found.choice.hardware, found.choice.best.placement
+    tally = Tally(session, params, contract, _RUN_BUDGET, answered=done)
+    tally.count(query, None)
+    first = [cascade.first.out for cascade in cascades_of(query) if cascade.first.out in tally.statistics]
+    asked, left = (sum(s[out].distinct for out in first) for s in (found.statistics, tally.statistics))
+    later = [replace(call, work=reached(call.work, left / max(asked, 1))) for call in found.settled.later]
+    calls = _refined(replace(found.settled, later=later).of(tally.priced()), hardware, session, contract)
+    choice = search(calls, hardware, contract, {place.weights: found.choice.best.quality}, sizes_of=place)
+    return replace(found, statistics=tally.statistics, choice=choice, answered=sum(map(len, done.values())))
 
 
 def _check(found: Estimate, contract: Contract) -> None:

@@ -4,7 +4,7 @@ import json
 import logging
 import sqlite3
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -45,9 +45,8 @@ def explain(
     session: Surroundings,
     params: Mapping[str, object],
     start: Start,
-    answered: Callable[[Estimate], int],
 ) -> Result:
-    """The result of an EXPLAIN. `start` begins the query's run, for ANALYZE; `answered` counts what one left."""
+    """The result of an EXPLAIN. `start` begins the query's run, for ANALYZE."""
     wanted = _format(statement)
     on = None if statement.on is None else statement.on.value
     rows_asked = _rows(statement)
@@ -65,8 +64,7 @@ def explain(
             raise KeyboardInterrupt
         explanation = explanation_of(found, run.context.measured, run.seconds)
     else:
-        found = estimate(planned, session, params, on=on, rows=rows_asked)
-        explanation = replace(explanation_of(found), answered=0 if on or rows_asked else answered(found))
+        explanation = explanation_of(estimate(planned, session, params, on=on, rows=rows_asked))
     if wanted == "json":
         return rows([("plan", "VARCHAR")], [(json.dumps(as_json(explanation), indent=2),)], "explain")
     text = explain_plan(explanation, statement.rewrites)
@@ -117,6 +115,7 @@ def explanation_of(
         seconds,
         found.quality,
         found.kind,
+        found.answered,
     )
 
 

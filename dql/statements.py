@@ -3,12 +3,13 @@
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from dql import __version__, describing, explaining
+from dql import describing, explaining
 from dql.catalog import quote_name, quote_path
 from dql.errors import BindError, DqlError, UnsupportedError, name_hint, nearest
 from dql.estimate import Estimate, estimate
@@ -19,22 +20,19 @@ from dql.names import view_query
 from dql.planner.adapt import Adviser
 from dql.planner.bind_contract import bind_contract, bind_value
 from dql.planner.binder import bind
-from dql.planner.cascade import ALONE
-from dql.planner.cascading import with_thresholds
 from dql.planner.contract import SETTING_KINDS, setting_kind, setting_value
 from dql.planner.environment import Environment
 from dql.planner.explain import explain as explain_plan
-from dql.planner.physical import ErrorPolicy, QueryPlan
+from dql.planner.physical import ErrorPolicy
 from dql.planner.places import named
-from dql.planner.placing import as_chosen
 from dql.planner.plan import Planned, plan_query
 from dql.result import Outcome, Result, rows
+from dql.resuming import as_run, journal
 from dql.showing import HARDWARE_COLUMNS, RUN_COLUMNS, hardware_rows, run_rows
 
 if TYPE_CHECKING:
     from dql.executor.progress import Progress
     from dql.executor.runtime import Run
-    from dql.executor.unfinished import Unfinished
     from dql.session import Session
 
 SCAN_ROWS = 2048
@@ -146,11 +144,11 @@ def begin(planned: Planned, call: Call) -> "tuple[Run, Estimate]":
     if policy.rejects is not None:
         _check_folder(policy.rejects, None)
     found = estimate(planned, call.session, call.params, running=True, progress=call.progress)
-    query = _as_run(found)
+    query = as_run(found)
     run = call.session.runtime.start(query, policy, call.params, call.progress)
     if found.evidence is not None:
         found.evidence.teach(run.context)
-    run.resume(_unfinished(query, call))
+    run.resume(call.session.config.unfinished_dir, partial(journal, query, call.session, call.params))
     if (budget := contract.bound("budget")) is not None:
         run.context.token_budget = budget.value
     if found.choice is not None:
@@ -159,16 +157,6 @@ def begin(planned: Planned, call: Call) -> "tuple[Run, Estimate]":
     run.finished = lambda ended: remember(ended, found, call.session, call.text)
     call.session.watch(run)
     return run, found
-
-
-def _as_run(found: Estimate) -> QueryPlan:
-    query = with_thresholds(found.planned.query, found.settled.thresholds, ALONE)
-    return as_chosen(query, found.planned.contract, found.choice, found.kind)
-
-
-def _unfinished(query: QueryPlan, call: Call) -> "Unfinished":
-    """What is kept of runs of this query that stopped."""
-    return call.session.runtime.unfinished(call.session.config.unfinished_dir, query, call.params, __version__)
 
 
 def into(target: ast.Into, planned: Planned, call: Call) -> Result:
@@ -442,13 +430,7 @@ def reset_setting(statement: ast.ResetSetting, call: Call) -> Result:
 def explain(statement: ast.Explain, call: Call) -> Result:
     """The plan with its figures; with ANALYZE the query runs."""
     planned = plan(statement.query, call)
-
-    def answered(found: Estimate) -> int:
-        if next(call.session.config.unfinished_dir.glob("*.journal"), None) is None:
-            return 0  # without asking the runtime, which loads torch
-        return sum(map(len, _unfinished(_as_run(found), call).load().values()))
-
-    return explaining.explain(statement, planned, call.session, call.params, lambda: begin(planned, call), answered)
+    return explaining.explain(statement, planned, call.session, call.params, lambda: begin(planned, call))
 
 
 def explained(planned: Planned, call: Call) -> str:

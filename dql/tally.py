@@ -1,10 +1,11 @@
 """What is known of a query's calls before it runs: counted where their input can be read twice, else guessed."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import replace
 from functools import partial
 from hashlib import blake2b
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from dql.cascades import cascades_of
@@ -71,6 +72,7 @@ class Tally:
     """Collects what is known of a query's calls, node by node, those that run first first.
 
     budget: seconds of counting, which the inputs share. known: what was counted of the same questions in another plan.
+    answered: keys of prompts that have answers already, by column: what is left is told of these calls.
     statistics, notes, frames: as in `Estimate`.
     """
 
@@ -81,6 +83,7 @@ class Tally:
         contract: Contract,
         budget: float,
         known: Mapping[CallExec, CallStatistics] | None = None,
+        answered: Mapping[str, Set[bytes]] = MappingProxyType({}),
     ) -> None:
         self.statistics: dict[str, CallStatistics] = {}
         self.notes: dict[str, str] = {}
@@ -90,6 +93,8 @@ class Tally:
         self._contract = contract
         self._budget = budget
         self._known = known or {}
+        self._answered = answered
+        self._left: dict[str, CallStatistics] = {}  # counted without what is answered
         self._truncate = contract.setting("on_overflow") == "truncate_middle"
         self._calls: dict[str, CallExec] = {}
         self._runs: dict[str, str] = {}
@@ -109,6 +114,9 @@ class Tally:
             self._add(node)
         if rows is not None:
             self._scale(rows)
+        for out, keys in self._answered.items():
+            if out in self.statistics:
+                self.statistics[out] = self._left.get(out) or self.statistics[out].rest(len(keys))
 
     def _add(self, node: InferExec) -> None:
         """Count a node's calls, or guess what they ask where that depends on calls below.
@@ -139,9 +147,13 @@ class Tally:
             self._learn({c.out: self._known[_question(c)] for c in asked}, asked)
         else:
             asking = partial(self._asked, node)
-            counted = session.counts.of(node, asking, self._params, self._budget, truncate=self._truncate)
+            cut, done = self._truncate, {c.out: self._answered[c.out] for c in asked if c.out in self._answered}
+            counted = session.counts.of(node, asking, self._params, self._budget, truncate=cut, answered=done)
             known = {c.out: s for c, s in zip(node.calls, counted.calls, strict=True) if c in asked}
-            self._learn(self._until_limit(known), asked)
+            until = self._until_limit(known)
+            self._learn(until, asked)
+            left = zip(node.calls, counted.left, strict=True) if counted.left else ()
+            self._left |= {c.out: s for c, s in left if c in asked and until[c.out] is known[c.out]}
         self._runs |= {c.out: _run_of(node, c) for c in asked}
         self._before = node
 
@@ -170,7 +182,11 @@ class Tally:
         return self._priced(call, self._all[call.out]) if call.out in self._all else None
 
     def _asked(self, node: InferExec) -> list[Asked]:
-        return [Asked(self._compiled[c.out], self._most_tokens(c), self._truncate) for c in node.calls]
+        none: Set[bytes] = frozenset()
+        return [
+            Asked(self._compiled[c.out], self._most_tokens(c), self._truncate, self._answered.get(c.out, none))
+            for c in node.calls
+        ]
 
     def _passes(self, calls: Iterable[CallExec]) -> dict[str, float]:
         """The share of rows that filters let through when they last ran, by their columns."""

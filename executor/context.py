@@ -4,7 +4,6 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from hashlib import blake2b
 from typing import Protocol
 
 from dql.catalog import Catalog
@@ -13,7 +12,7 @@ from dql.executor.engine import Engine
 from dql.executor.options import Counters
 from dql.executor.progress import Tracker
 from dql.executor.rejected import Rejected
-from dql.executor.requests import Answer, Task, Tokens
+from dql.executor.requests import Answer, Task
 from dql.models import Model
 from dql.planner.adapt import Adviser
 from dql.planner.measured import Measured
@@ -26,11 +25,6 @@ _SHOWN = 5  # distinct messages kept per class
 Asked = tuple[str, str, str, Task]  # model, precision of its weights and of its KV cache, and what is asked: all that
 # decides the answer to a prompt
 Kept = tuple[str, Asked]  # the column of a call's answers, and how it asks
-
-
-def prompt_key(tokens: Tokens) -> bytes:
-    """What a prompt's answer is remembered by."""
-    return blake2b(tokens.tobytes(), digest_size=16).digest()
 
 
 def asked_as(model: str, placement: Placement, task: Task) -> Asked:

@@ -11,7 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from dql.executor.call import precise_tokens, task_of
-from dql.executor.context import Asked, Context, Kept, asked_as, prompt_key
+from dql.executor.context import Asked, Context, Kept, asked_as
 from dql.executor.infer import infer
 from dql.executor.operators import execute
 from dql.executor.prepare import wanted
@@ -22,7 +22,7 @@ from dql.planner.evidence import Sample, Told
 from dql.planner.physical import CallExec, FragmentExec, InferExec
 from dql.planner.prompts import prompts
 from dql.planner.sampling import over, source
-from dql.planner.statistics import read_texts
+from dql.planner.statistics import prompt_key, read_texts
 from dql.prompts import CompiledPrompt
 
 _SCAN_ROWS = 2048
@@ -220,7 +220,7 @@ class EngineEvidence:
         for prompt in prompts(call, model):
             batch = prompt.encode(texts)
             asks = asked_as(call.model, call.placement, task_of(call, prompt))
-            found.append((asks, [prompt_key(batch.row(i)) for i in range(len(batch))]))
+            found.append((asks, [prompt_key(batch.row(i).tobytes()) for i in range(len(batch))]))
         return found
 
 

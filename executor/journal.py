@@ -77,9 +77,13 @@ def records(path: Path) -> list[bytes]:
     return found
 
 
-def sweep(folder: Path, pattern: str, newest: int, since: float) -> None:
-    """Delete the journals that match `pattern` but those `newest` written to after the time `since`; not open ones."""
-    found = sorted(((file.stat().st_mtime, file) for file in folder.glob(pattern)), reverse=True)
-    for i, (written, file) in enumerate(found):
-        if (i >= newest or written < since) and (old := Journal.open(file)) is not None:
+def sweep(folder: Path, since: float, most: int) -> None:
+    """Delete files of the folder, whatever they are, that nobody wrote to since the time `since`, and the oldest of
+    those over `most` bytes together; not what a process writes.
+    """
+    seen = [(file.stat(), file) for file in folder.iterdir() if file.is_file()]
+    size = 0
+    for state, file in sorted(seen, key=lambda each: each[0].st_mtime, reverse=True):
+        size += state.st_size
+        if (state.st_mtime < since or size > most) and (old := Journal.open(file)) is not None:
             old.remove()

@@ -11,11 +11,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from dql.executor.context import prompt_key
 from dql.models import Model
 from dql.planner.physical import CallExec
 from dql.planner.prompts import prompts
-from dql.planner.statistics import read_texts
+from dql.planner.statistics import prompt_key, read_texts
 from dql.prompts import CompiledPrompt, TokenBatch
 
 Texts = Sequence[Sequence[str]]  # one sequence per hole
@@ -96,7 +95,7 @@ class Preparer:
             limit = self._context_length - self._new_tokens(prompt)
             batch, cut = prompt.truncate(batch, limit)
             truncated = int(sizes[cut & (batch.lengths <= limit)].sum())
-        keys = [prompt_key(batch.row(i)) if self.reuses else b"" for i in range(len(sizes))]
+        keys = [prompt_key(batch.row(i).tobytes()) if self.reuses else b"" for i in range(len(sizes))]
         return Prompted(batch, keys, truncated)
 
     def _count(self, texts: Texts, rows: int) -> list[int]:

@@ -4,8 +4,8 @@ import gc
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
@@ -13,7 +13,8 @@ import pyarrow as pa
 from dql.catalog import Catalog
 from dql.errors import OutOfMemoryError
 from dql.executor import calibrate, calibrate_gpu
-from dql.executor.context import Context
+from dql.executor.call import task_of
+from dql.executor.context import Context, asked_as
 from dql.executor.engine import Engine
 from dql.executor.evidence import EngineEvidence
 from dql.executor.operators import execute
@@ -23,7 +24,7 @@ from dql.executor.progress import Progress, Tracker
 from dql.executor.rejected import Rejected, batches
 from dql.executor.sink import AtomicFile, check_columns, checked_options, file_format
 from dql.executor.stats import Stats
-from dql.executor.unfinished import Keeper, Memo, Unfinished, name_of
+from dql.executor.unfinished import Keeper, Memo, Unfinished, name_of, prompts_in
 from dql.executor.windows import out_of_memory
 from dql.models import Model
 from dql.models.fetch import PullProgress
@@ -32,7 +33,8 @@ from dql.models.shape import ModelShape
 from dql.planner.explain_cost import Promise
 from dql.planner.hardware import Hardware
 from dql.planner.hardware import Progress as Measuring
-from dql.planner.physical import ErrorPolicy, Placement, QueryPlan, rewritten
+from dql.planner.physical import ErrorPolicy, Placement, QueryPlan
+from dql.planner.prompts import prompts
 from dql.planner.statistics import infer_nodes
 
 _LOADED = 2  # engines kept where a run needs no more; another takes the place of the one unused longest
@@ -81,9 +83,13 @@ class Run:
                     file.write(iter(batches(self.rejected)))
                     file.commit()
 
-    def resume(self, unfinished: Unfinished) -> None:
-        """Take the answers of an earlier run of the statement that stopped; where this one stops, its are kept too."""
-        self.unfinished, self.recalled = unfinished, unfinished.load()
+    def resume(self, folder: Path, journal: Callable[[], Path]) -> None:
+        """Take the answers of an earlier run of the statement that stopped; where this one stops, its are kept too.
+
+        `journal`, in `folder`, is the statement's; it is asked for where it is needed, since to name one takes a while.
+        """
+        self.unfinished = Unfinished(folder, journal)
+        self.recalled = self.unfinished.load()
         context = self.context
         context.recall = lambda asked: self.recalled.get(name_of(asked), {})
         for asked, memo in context.memos.items():
@@ -189,18 +195,16 @@ class Runtime:
         context = Context(self._catalog, models, dict(params), policy, tracker, threading.Event())
         return Run(plan, context, rejects)
 
-    def unfinished(self, folder: Path, plan: QueryPlan, params: Mapping[str, object], version: str) -> Unfinished:
-        """What is kept of runs of this plan, by this version of dql, that stopped."""
-
-        def named() -> object:
-            calls = [call for node in infer_nodes(plan.root) for call in node.calls]
-            places = [replace(c.placement, max_rows=0, step_tokens=0, kv_slots=None) for c in calls]
-            models = sorted({name for c in calls for name in (c.model, c.draft) if name is not None})
-            digests = [self._registry.resolve(name).digest for name in models if self._registry.installed(name)]
-            plain = rewritten(plan, calls=lambda call: replace(call, placement=Placement()))
-            return version, plain, places, digests, sorted(params.items())
-
-        return Unfinished(folder, named)
+    def answered(self, journal: Path, plan: QueryPlan) -> dict[str, Set[bytes]]:
+        """Prompts that have answers in a journal of this plan, by the columns of its calls."""
+        kept, found = prompts_in(journal), {}
+        calls = (call for node in infer_nodes(plan.root) for call in node.calls if call.op != "count_tokens")
+        for call in calls if kept else ():
+            if self._registry.installed(call.model):
+                asks = (task_of(call, prompt) for prompt in prompts(call, self._registry.resolve(call.model)))
+                names = {name_of(asked_as(call.model, call.placement, task)) for task in asks}
+                found[call.out] = frozenset().union(*(kept.get(name, ()) for name in names))
+        return {out: keys for out, keys in found.items() if keys}
 
     def evidence(
         self,

@@ -9,7 +9,7 @@ them, as within a run: by prompt, and by what was asked of the model.
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from itertools import islice
@@ -25,7 +25,7 @@ from dql.executor.requests import Answer, Generate, Task
 
 Memo = dict[bytes, Answer]
 
-_KEPT, _DAYS = 16, 30  # newest statements, and how long
+_DAYS, _BYTES = 30, 2**30  # how long journals are kept, and how much of them
 _FIRST, _EVERY = 2.0, 1.0  # seconds to the first record, and between others
 _LOG = logging.getLogger("dql")
 _SCHEMA = pa.schema(
@@ -44,29 +44,24 @@ _SCHEMA = pa.schema(
 
 @dataclass(frozen=True, slots=True)
 class Unfinished:
-    """What is kept of one statement in `folder`. statement: all that names it; read only where that is needed, since to
-    digest weights takes a while."""
+    """What is kept of one statement in `folder`: in which journal; asked only where that is needed, since to name one
+    takes a digest of the weights."""
 
     folder: Path
-    statement: Callable[[], object]
-
-    @property
-    def path(self) -> Path:
-        """The statement's journal."""
-        return self.folder / f"{blake2b(repr(self.statement()).encode(), digest_size=12).hexdigest()}.journal"
+    journal: Callable[[], Path]
 
     def load(self) -> dict[bytes, Memo]:
         """Answers by what was asked (see `name_of`), then by prompt."""
         found: dict[bytes, Memo] = {}
         if self.any:
-            for record in records(self.path):
-                for row in _rows(record):
+            for record in records(self.journal()):
+                for row in _table(record).to_pylist():
                     found.setdefault(row["asked"], {})[row["prompt"]] = _answer(row)
         return found
 
     def drop(self) -> None:
         """Forget it: the statement came to its end."""
-        if self.any and self.path.exists() and (journal := Journal.open(self.path)) is not None:
+        if self.any and (path := self.journal()).exists() and (journal := Journal.open(path)) is not None:
             journal.remove()
 
     @property
@@ -119,8 +114,8 @@ class Keeper:
             return
         try:
             if self._journal is None:
-                self._journal = Journal.open(self.unfinished.path)
-                sweep(self.unfinished.folder, "*.journal", _KEPT, time.time() - _DAYS * 86_400)
+                self._journal = Journal.open(self.unfinished.journal())
+                sweep(self.unfinished.folder, time.time() - _DAYS * 86_400, _BYTES)
             if self._journal is None:
                 self._given_up = True
                 _LOG.warning("another process runs the same statement: the answers of this one are not kept")
@@ -146,6 +141,16 @@ class Keeper:
         return found
 
 
+def prompts_in(path: Path) -> dict[bytes, set[bytes]]:
+    """The prompts of a journal, by what was asked."""
+    found: dict[bytes, set[bytes]] = {}
+    for record in records(path):
+        table = _table(record).select(["asked", "prompt"])
+        for asked, prompt in zip(*(column.to_pylist() for column in table.columns), strict=True):
+            found.setdefault(asked, set()).add(prompt)
+    return found
+
+
 def name_of(asked: Asked) -> bytes:
     """Names what was asked of a model, in any process."""
     *how, task = asked
@@ -169,10 +174,10 @@ def _record(found: list[tuple[bytes, bytes, Answer]]) -> bytes:
     return bytes(sink.getvalue())
 
 
-def _rows(record: bytes) -> Iterator[dict[str, Any]]:
+def _table(record: bytes) -> pa.Table:
+    """The answers of a record; none where another version of dql wrote it."""
     table = pa.ipc.open_stream(record).read_all()
-    if table.schema == _SCHEMA:
-        yield from table.to_pylist()
+    return table if table.schema == _SCHEMA else _SCHEMA.empty_table()
 
 
 def _answer(row: Mapping[str, Any]) -> Answer:

@@ -44,7 +44,8 @@ class Explanation:
 
     choice: the plan that was chosen and its figures. measured: what the calls did, where the query has run. seconds:
     of the whole run. quality: what is certain of the answers. kind: of the device
-    that it is planned for. answered: answers that an earlier run left, which this one takes instead of asking.
+    that it is planned for. answered: answers of a run that stopped; where there are
+    some, figures are those of the rest.
     """
 
     logical: LogicalPlan
@@ -79,10 +80,8 @@ def explain(found: Explanation, rewrites: bool = False) -> str:
     lines += [f"-- pinned: {name} = {value}" for name, value in pinned.items()]
     if found.choice is not None:
         lines += [f"-- {line}" for line in choice_lines(found.choice)]
-    if found.answered and found.seconds is None:
-        lines.append(
-            f"-- {found.answered:,} answers are there already, of a run that stopped; the figures are for all rows"
-        )
+    if found.answered:
+        lines.append(f"-- {found.answered:,} answers are there, of a run that stopped: the figures are for the rest")
     if found.seconds is not None:
         lines.append(f"-- the run took {seconds_text(found.seconds)}")
     if rewrites:

@@ -31,6 +31,7 @@ def as_json(found: Explanation) -> Json:
         "considered": None if choice is None else choice.considered,
         "feasible": None if choice is None else choice.feasible,
         "predicted": None if choice is None else _cost(choice.best.cost),
+        "answered": found.answered,
         "seconds": found.seconds,
     }
 

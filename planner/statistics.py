@@ -2,13 +2,13 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass, replace
+from hashlib import blake2b
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from dql.planner.lengths import quantiles
 from dql.planner.physical import (
@@ -89,6 +89,21 @@ class CallStatistics:
             sampled=read,
         )
 
+    def rest(self, answered: int) -> "CallStatistics":
+        """The statistics of what is left where so many of the distinct prompts have answers, nobody knows which."""
+        share = max(self.distinct - answered, 0) / max(self.distinct, 1)
+        below = self.computed - self.shared
+        return replace(
+            self,
+            rows=round(self.rows * share),
+            distinct=round(self.distinct * share),
+            prompt_tokens=round(self.prompt_tokens * share),
+            distinct_tokens=round(self.distinct_tokens * share),
+            computed=self.shared + round(below * share) if share else 0,
+            exact=False,
+            sampled=self.rows if self.exact else self.sampled,
+        )
+
     def until(self, share: float, unsure: float) -> "CallStatistics":
         """The statistics of a run that a LIMIT ends after this share of the rows."""
         return replace(self.scaled(share, self.sampled or self.rows), without=self.rows, unsure=unsure)
@@ -111,7 +126,7 @@ def more_distinct(distinct: int, once: int, twice: int, rows: int, wanted: int) 
 @dataclass(frozen=True, slots=True)
 class Counted:
     """Statistics of a node's calls. rows: of its input that were read; seconds: of DuckDB for these, `first` of them
-    for the first batch.
+    for the first batch. left: the same of prompts without an answer; () where none has one, or not all were counted.
     """
 
     calls: tuple[CallStatistics, ...]
@@ -119,6 +134,7 @@ class Counted:
     exact: bool
     seconds: float
     first: float
+    left: tuple[CallStatistics, ...] = ()
 
     def scaled(self, rows: int) -> "Counted":
         """The same for an input of so many rows."""
@@ -128,11 +144,14 @@ class Counted:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What a call asks: its compiled prompts, the most tokens that one may have, and whether longer ones are cut."""
+    """What a call asks: its compiled prompts, the most tokens that one may have, and whether longer ones are cut.
+    answered: prompts that have answers already, by their keys.
+    """
 
     prompts: Sequence[CompiledPrompt]
     limit: int
     truncate: bool = False
+    answered: Set[bytes] = frozenset()
 
 
 def infer_nodes(plan: PhysicalPlan) -> Iterator[InferExec]:
@@ -193,9 +212,22 @@ def count_calls(node: InferExec, asked: Sequence[Asked], stream: Stream, budget:
         if now - began > budget:
             exact = next(batches, None) is None
             break
+    calls = _all_statistics(counters, exact)
+    if not exact or not any(what.answered for what in asked):
+        return Counted(calls, rows, exact, seconds, first)
+    for counter in counters:
+        counter.drop_answered()
+    return Counted(calls, rows, exact, seconds, first, _all_statistics(counters, exact))
+
+
+def prompt_key(tokens: bytes) -> bytes:
+    """What a prompt's answer is remembered by, of its token ids as they lie."""
+    return blake2b(tokens, digest_size=16).digest()
+
+
+def _all_statistics(counters: Sequence["_Counter"], exact: bool) -> tuple[CallStatistics, ...]:
     shared = _shared_by_calls(counters)
-    calls = (replace(c.result(exact), computed=n) for c, n in zip(counters, shared, strict=True))
-    return Counted(tuple(calls), rows, exact, seconds, first)
+    return tuple(_statistics(counter, exact, computed) for counter, computed in zip(counters, shared, strict=True))
 
 
 def _shared_by_calls(counters: Sequence["_Counter"]) -> list[int]:
@@ -221,15 +253,14 @@ def read_texts(column: pa.Array) -> list[str]:
 
 
 class _Counter:
-    """Counts one call's prompts batch by batch."""
+    """Counts one call's prompts batch by batch: `seen`, each with its rows, and the rows whose prompt is too long."""
 
     def __init__(self, call: CallExec, asked: Asked) -> None:
         self._call = call
         self._asked = asked
         self.asking = call.model, call.stage.number if call.stage is not None else 0  # equal where calls run together
         self.seen: Counter[bytes] = Counter()
-        self._rows = self._tokens = self._distinct_tokens = self._longest = self._too_long = 0
-        self._shared: NDArray[np.int32] | None = None
+        self.too_long = 0
 
     def add(self, batch: pa.RecordBatch) -> None:
         wanted = pa.array(np.ones(batch.num_rows, dtype=bool))
@@ -246,38 +277,41 @@ class _Counter:
         for number in range(len(batch)):
             row = batch.row(number)
             if len(row) > self._asked.limit:
-                self._too_long += repeats
+                self.too_long += repeats
                 if not self._asked.truncate:
                     continue
                 row = row[: max(self._asked.limit, 0)]
-            self._rows += repeats
-            self._tokens += repeats * len(row)
-            self._longest = max(self._longest, len(row))
-            key = row.tobytes()
-            self.seen[key] += repeats
-            if self.seen[key] == repeats:
-                self._distinct_tokens += len(row)
-                self._shared = row.copy() if self._shared is None else _common(self._shared, row)
+            self.seen[row.tobytes()] += repeats
 
-    def result(self, exact: bool) -> CallStatistics:
-        shared = 0 if self._shared is None or len(self.seen) < 2 else len(self._shared)
-        often = Counter(self.seen.values())
-        return CallStatistics(
-            rows=self._rows,
-            distinct=len(self.seen),
-            prompt_tokens=self._tokens,
-            distinct_tokens=self._distinct_tokens,
-            shared=shared,
-            longest=self._longest,
-            exact=exact,
-            lengths=quantiles(np.array([len(prompt) // 4 for prompt in self.seen])),
-            once=often[1],
-            twice=often[2],
-            too_long=self._too_long,
-        )
+    def drop_answered(self) -> None:
+        """Forget the prompts that have answers already."""
+        self.seen = Counter({p: n for p, n in self.seen.items() if prompt_key(p) not in self._asked.answered})
 
 
-def _common(one: NDArray[np.int32], other: NDArray[np.int32]) -> NDArray[np.int32]:
+def _statistics(counter: _Counter, exact: bool, computed: int) -> CallStatistics:
+    seen = counter.seen
+    sizes = np.array([len(prompt) // 4 for prompt in seen], np.int64)
+    rows = np.array(list(seen.values()), np.int64)
+    shared = _common(min(seen), max(seen)) if len(seen) > 1 else 0  # all between them in order begin so too
+    often = Counter(seen.values())
+    return CallStatistics(
+        rows=int(rows.sum()),
+        distinct=len(seen),
+        prompt_tokens=int((sizes * rows).sum()),
+        distinct_tokens=int(sizes.sum()),
+        shared=shared,
+        longest=int(sizes.max(initial=0)),
+        exact=exact,
+        computed=computed,
+        lengths=quantiles(sizes),
+        once=often[1],
+        twice=often[2],
+        too_long=counter.too_long,
+    )
+
+
+def _common(one: bytes, other: bytes) -> int:
+    """How many tokens two prompts both begin with."""
     size = min(len(one), len(other))
-    different = np.flatnonzero(one[:size] != other[:size])
-    return one[: int(different[0]) if len(different) else size]
+    different = np.flatnonzero(np.frombuffer(one[:size], np.int32) != np.frombuffer(other[:size], np.int32))
+    return int(different[0]) if len(different) else size // 4

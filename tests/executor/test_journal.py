@@ -67,8 +67,13 @@ def test_old_journals_go_and_open_ones_stay(tmp_path: Path) -> None:
             journal.close()
     for age in range(6):
         os.utime(tmp_path / f"{age}.journal", (now - 100 * age, now - 100 * age))
-    sweep(tmp_path, "*.journal", newest=3, since=now - 150)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["0.journal", "1.journal", "5.journal"]
+    size = opened[0].size
+    (tmp_path / "of an older version.arrow").touch()
+    os.utime(tmp_path / "of an older version.arrow", (now - 1000, now - 1000))
+    left = [f"{age}.journal" for age in range(6)]
+    for since, most, newest in ((now - 350, 10**6, 4), (now - 10**6, 2 * size, 2)):
+        sweep(tmp_path, since, most)
+        assert sorted(p.name for p in tmp_path.iterdir()) == [*left[:newest], left[5]]
     opened[5].close()
 
 

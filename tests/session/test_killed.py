@@ -54,7 +54,7 @@ def test_a_killed_job_goes_on_where_it_is_run_again(tmp_path: Path, model_file: 
 
     with Session(config=Config(home=home, model=str(model_file))) as session:
         lines = session.query(f"EXPLAIN {text}").arrow().column(0).to_pylist()
-        assert any("answers are there already" in str(line) for line in lines)
+        assert any("answers are there, of a run that stopped" in str(line) for line in lines)
     again, rest, said = run(home)
     assert again == whole and 0 < rest < decoded and "an earlier run that stopped" in said
     assert not list(tmp_path.glob(".out.parquet.*")) and not list(home.glob("unfinished/*"))
