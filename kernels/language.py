@@ -1,23 +1,28 @@
 """The one door to Triton, so that every op can be imported where Triton does not exist (macOS)."""
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 
 
-def _installed_triton() -> Any:
+def _installed(name: str) -> Any:
+    """A module of Triton's, None where it, or Triton, is not there."""
     try:
-        return importlib.import_module("triton")
+        return importlib.import_module(name)
     except ModuleNotFoundError as error:
-        if error.name != "triton":
+        if error.name not in (name, "triton"):
             raise
         return None
 
 
-triton = _installed_triton()
+triton = _installed("triton")
 tl: Any = None if triton is None else importlib.import_module("triton.language")
+_asynchronous = _installed("triton.runtime._async_compile")
 
 if TYPE_CHECKING or triton is None:
     Pointer: TypeAlias = Any
@@ -29,13 +34,39 @@ else:  # what Triton accepts as the annotation of a kernel's parameter
     constexpr = tl.constexpr
 
 
+class _Kernel(object if triton is None else triton.JITFunction):  # type: ignore[misc]
+    """A kernel whose launches only compile inside `compiling_ahead`."""
+
+    def __getitem__(self, grid: Any) -> Callable[..., Any]:
+        if _asynchronous is not None and _asynchronous.active_mode.get() is not None:
+            return partial(self.warmup, grid=grid)
+        launch: Callable[..., Any] = super().__getitem__(grid)
+        return launch
+
+
 def jit(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     """`triton.jit`, or the undecorated function where Triton is missing (it can then not be launched)."""
 
     def decorate(function: Callable[..., Any]) -> Any:
-        return function if triton is None else triton.jit(function, **options)
+        if triton is None:
+            return function
+        return triton.jit(function, **options) if interpreting() else _Kernel(function, **options)
 
     return decorate
+
+
+@contextmanager
+def compiling_ahead(threads: int) -> Iterator[None]:
+    """Inside, this thread's launches compile what they would run, side by side in so many threads, and run nothing.
+
+    Outputs of kernels hold whatever their memory held: nothing may be read from them. At the end all is compiled.
+    Triton before 3.5 cannot do this: there, and in the interpreter, launches run as ever, and compile one by one.
+    """
+    if _asynchronous is None or interpreting():
+        yield
+        return
+    with ThreadPoolExecutor(threads) as pool, _asynchronous.AsyncCompileMode(pool):
+        yield
 
 
 def interpreting() -> bool:

@@ -3,7 +3,7 @@
 import pytest
 
 from dql.kernels.configs import CONFIGS
-from dql.kernels.language import interpreting, triton
+from dql.kernels.language import compiling_ahead, interpreting, triton
 from tests.kernels.fake_driver import SHARED_LIMIT, hopper
 from tests.kernels.launches import LAUNCHES, WGMMA
 
@@ -29,3 +29,18 @@ def test_configuration_compiles_for_hopper(row: tuple[str, str]) -> None:
     products = [kernel for kernel in compiled if kernel.uses_tensor_cores]
     assert all(kernel.uses_wgmma for kernel in products) or row not in WGMMA
     assert bool(products) >= (row in WGMMA)
+
+
+@pytest.mark.slow
+def test_what_was_compiled_ahead_is_what_launches_take() -> None:
+    """Side by side, in threads, nothing launched; afterwards the same calls compile nothing."""
+    rows = ("scale_sums", "any"), ("quantize_rows", "any"), ("join_parts", "any")
+    with hopper() as compiled:
+        with compiling_ahead(2):
+            for row in rows:
+                LAUNCHES[row]()
+        ahead = len(compiled)
+        assert len({kernel.kernel for kernel in compiled}) >= len(rows)
+        for row in rows:
+            LAUNCHES[row]()
+        assert len(compiled) == ahead
