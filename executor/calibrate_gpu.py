@@ -6,6 +6,7 @@ of the speed of light by the datasheet's peaks and the bandwidth measured, as `H
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Protocol, TypeVar
@@ -28,6 +29,7 @@ from dql.executor.slab import Slab
 from dql.executor.step import Segment, Step, StepBuilder
 from dql.executor.transfer import Transfer
 from dql.executor.triton_attention import AttentionPlan, TritonAttention
+from dql.executor.warm_up import warm_up
 from dql.executor.weights import dummy_weights
 from dql.kernels.attention import QueryRows, prefix_attention
 from dql.kernels.kv_cache import KVCache
@@ -125,6 +127,8 @@ def measure(
     on = torch.device(device)
     with torch.inference_mode():
         bench = _Bench(base, shape, grid, on, timer or DeviceTimer(on))
+        progress("compiling kernels", 0.0)
+        bench.compile()
         progress("memory bandwidth", 0.0)
         bandwidth = bench.read_rate() if base.source != "measured" else base.bandwidth
         bench.bandwidth = bandwidth
@@ -168,6 +172,16 @@ class _Bench:
         # the kernels of a CPU, where they are tried, take float32 alone
         self._dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
 
+    def compile(self) -> None:
+        """Compile what is to be measured, side by side, so that the seconds of the whole go to measuring."""
+        if self._device.type != "cuda":
+            return
+        one = replace(self._shape, num_layers=min(self._shape.num_layers, 2), vocab_size=256)
+        for precision in (USUAL, *self._grid.precisions):
+            with suppress(UnsupportedError):
+                caches = [self._cache(self._grid.step_tokens) for _ in range(one.num_layers)]
+                warm_up(self._decoder(one, self._layout(precision)), caches, _POSITIONS)
+
     def read_rate(self) -> float:
         """Bytes a second of a copy, read and written."""
         source = torch.empty(self._grid.read, dtype=torch.int8, device=self._device)
@@ -198,7 +212,7 @@ class _Bench:
         one = replace(shape, num_layers=cold, vocab_size=256)
         decoder = self._decoder(one, self._layout(precision))
         for tokens in self._within(self._grid.tokens, share):
-            at = torch.arange(tokens, device=self._device)
+            at = torch.arange(tokens, dtype=torch.int32, device=self._device)  # as steps have them
             packed = PackedTokens(at % one.vocab_size, at % _POSITIONS, at, at)
             caches = [self._cache(tokens)] * cold
             seconds = self._time(lambda p=packed, c=caches: decoder.forward(p, c, _no_attention)) / cold  # type: ignore[misc]

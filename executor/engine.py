@@ -25,6 +25,7 @@ from dql.executor.recorder import Decode
 from dql.executor.requests import Answer, Request
 from dql.executor.run import DecoderRun, Loaded
 from dql.executor.speculate import LONGEST_WAIT, Speculation
+from dql.executor.warm_up import Told, warm_up
 from dql.executor.weights import open_weights
 from dql.models.model import Model
 from dql.planner.speculation import FREE
@@ -58,8 +59,10 @@ class Engine:
         self._open: set[_Run] = set()
 
     @classmethod
-    def load(cls, model: Model, options: EngineOptions | None = None) -> "Engine":
-        """Load a model's weights.
+    def load(
+        cls, model: Model, options: EngineOptions | None = None, told: Told = lambda done, known: None
+    ) -> "Engine":
+        """Load a model's weights and, for a GPU, compile its kernels; `told`: how many are, of how many.
 
         Raises ConfigError, ExecutionError or UnsupportedError naming what is wrong, OutOfMemoryError with the sum of
         what it would take.
@@ -74,7 +77,10 @@ class Engine:
             return cls(Encoder(model.shape, open_weights(model, options.load_format), held), options)
         decoder = _decoder(model, options, held)
         budgeted = replace(options, kv_bytes=memory.kv)
-        return cls(decoder, budgeted, lambda ids: model.tokenizer.decode_batch([ids])[0])
+        engine = cls(decoder, budgeted, lambda ids: model.tokenizer.decode_batch([ids])[0])
+        if isinstance(decoder, Decoder):
+            warm_up(decoder, engine.pool.caches, options.context_of(model.shape), told)
+        return engine
 
     def run(
         self,

@@ -25,6 +25,7 @@ from dql.executor.rejected import Rejected, batches
 from dql.executor.sink import AtomicFile, check_columns, checked_options, file_format
 from dql.executor.stats import Stats
 from dql.executor.unfinished import Keeper, Memo, Unfinished, name_of, prompts_in
+from dql.executor.warm_up import Told
 from dql.executor.windows import out_of_memory
 from dql.models import Model
 from dql.models.fetch import PullProgress
@@ -267,21 +268,26 @@ class Runtime:
         key = name, placement.device, placement.weights, placement.kv_cache
         if key not in self._engines:
             model = self.model(name, tracker)
-            tracker.phase("loading", name if placement.weights == "fp32" else f"{name} in {placement.weights}")
+            label = name if placement.weights == "fp32" else f"{name} in {placement.weights}"
+            tracker.phase("loading", label)
+
+            def compiled(done: int, known: int) -> None:
+                tracker.phase("loading", f"{label}, compiling kernels {done}/{known}")
+
             while len(self._engines) >= max(_LOADED, sharing):
                 self._engines.popitem(last=False)
-            self._engines[key] = self._load(model, options_for(model.shape, placement, sharing), beside)
+            self._engines[key] = self._load(model, options_for(model.shape, placement, sharing), beside, compiled)
         self._engines.move_to_end(key)
         return self._engines[key]
 
-    def _load(self, model: Model, options: EngineOptions, beside: Engine | None) -> Engine:
+    def _load(self, model: Model, options: EngineOptions, beside: Engine | None, told: Told) -> Engine:
         """The model, in the place of idle ones beside which the device has too little memory, oldest first."""
         device, loaded = options.device, self._engines.items()
         idle = [key for key, o in loaded if o.idle and o is not beside and o.options.device == device]
         while not roomy(model.shape, options, free_memory(device)) and idle:
             del self._engines[idle.pop(0)]
             gc.collect()  # what an engine holds may refer to itself
-        return Engine.load(model, options)
+        return Engine.load(model, options, told)
 
     def cancel(self) -> None:
         """Stop every engine's open runs within a step, from any thread."""

@@ -4,7 +4,7 @@ The device keeps the newest token of every row at the slot that the token will f
 planned and launched before anyone on the CPU has seen it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -41,19 +41,30 @@ class TritonBackend:
         """See Backend; looks at `cancelled` once a layer, or once where the step is repeated from a graph."""
         if self.graphs is not None and not cancelled() and (hidden := self.graphs.forward(step)) is not None:
             return hidden
-        transfer = Transfer()
-        first = [transfer.add(array) for array in (step.ids, step.positions, step.slots, step.outputs)]
-        plan = AttentionPlan(step, self._decoder.shape, transfer)
-        sent = transfer.send(self._device)
-        ids, positions, slots, outputs = (sent[at] for at in first)
-        if step.slabs:
-            decoding = slice(step.slabs[0].place, None)
-            ids[decoding] = self._newest[slots[decoding]]
-        prepared = plan.attention(sent, positions)
+        return launched(step, self._decoder, self._pool.caches, self._newest, cancelled)
 
-        def attention(q: torch.Tensor, cache: KVCache, *, window: int | None) -> torch.Tensor:
-            if cancelled():
-                raise StepCancelled
-            return prepared(q, cache, window=window)
 
-        return self._decoder.forward(PackedTokens(ids, positions, slots, outputs), self._pool.caches, attention)
+def launched(
+    step: Step,
+    decoder: CausalModel,
+    caches: Sequence[KVCache],
+    newest: torch.Tensor,
+    cancelled: Callable[[], bool] = lambda: False,
+) -> torch.Tensor:
+    """A step launch by launch; newest int32 [slots + 1]: the tokens of decoding rows, by the slots they fill."""
+    transfer = Transfer()
+    first = [transfer.add(array) for array in (step.ids, step.positions, step.slots, step.outputs)]
+    plan = AttentionPlan(step, decoder.shape, transfer)
+    sent = transfer.send(newest.device)
+    ids, positions, slots, outputs = (sent[at] for at in first)
+    if step.slabs:
+        decoding = slice(step.slabs[0].place, None)
+        ids[decoding] = newest[slots[decoding]]
+    prepared = plan.attention(sent, positions)
+
+    def attention(q: torch.Tensor, cache: KVCache, *, window: int | None) -> torch.Tensor:
+        if cancelled():
+            raise StepCancelled
+        return prepared(q, cache, window=window)
+
+    return decoder.forward(PackedTokens(ids, positions, slots, outputs), caches, attention)

@@ -113,7 +113,7 @@ def _join(
     lse = torch.empty((rows, heads), device=q.device)
     _join_kernel[(rows * heads,)](
         parts, part_lse, out, lse, splits, rows * heads, head_dim,
-        BLOCK_S=power_of_two(splits), BLOCK_D=power_of_two(head_dim), **config.options(),
+        BLOCK_S=max(MAX_SPLITS, power_of_two(splits)), BLOCK_D=power_of_two(head_dim), **config.options(),
     )  # fmt: skip
     return out, lse
 

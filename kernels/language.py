@@ -2,7 +2,7 @@
 
 import importlib
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -56,17 +56,31 @@ def jit(**options: Any) -> Callable[[Callable[..., Any]], Any]:
 
 
 @contextmanager
-def compiling_ahead(threads: int) -> Iterator[None]:
+def compiling_ahead(threads: int, told: Callable[[int, int], None] = lambda done, known: None) -> Iterator[None]:
     """Inside, this thread's launches compile what they would run, side by side in so many threads, and run nothing.
 
-    Outputs of kernels hold whatever their memory held: nothing may be read from them. At the end all is compiled.
-    Triton before 3.5 cannot do this: there, and in the interpreter, launches run as ever, and compile one by one.
+    Outputs of kernels hold whatever their memory held: nothing may be read from them. At the end all is compiled;
+    `told`: how many kernels are, of how many. Triton before 3.5 cannot do this: there, and in the interpreter, launches
+    run as ever, and compile one by one.
     """
     if _asynchronous is None or interpreting():
         yield
         return
-    with ThreadPoolExecutor(threads) as pool, _asynchronous.AsyncCompileMode(pool):
-        yield
+    with ThreadPoolExecutor(threads, thread_name_prefix="dql-compile") as pool:
+        try:
+            mode = _asynchronous.AsyncCompileMode(pool)
+            before = _asynchronous.active_mode.set(mode)
+            try:
+                yield
+            finally:  # Triton's own way out leaves launches off where a compilation fails
+                _asynchronous.active_mode.reset(before)
+            begun = {kernel.future: kernel for kernel in mode.future_kernels.values()}
+            for done, future in enumerate(as_completed(begun), 1):
+                begun[future].result()
+                told(done, len(begun))
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
 
 
 def interpreting() -> bool:

@@ -175,6 +175,6 @@ def _triton(
     log_probs = torch.empty(count, device=device)
     finish_kernel[(count,)](
         logits, best, winner, largest, total, tokens, log_probs, vocabulary, count, splits,
-        BLOCK=power_of_two(splits), **choose("sample_finish", "any").options(),
+        BLOCK=power_of_two(blocks), **choose("sample_finish", "any").options(),  # one variant for all numbers of rows
     )  # fmt: skip
     return tokens, log_probs

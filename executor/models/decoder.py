@@ -119,6 +119,15 @@ class Decoder:
         other._tile, other.head = rows, self.head.tiled(rows)
         return other
 
+    def abridged(self) -> "Decoder":
+        """The same weights, of each kind of attention two layers at most: which kernels are launched, they show."""
+        other, kept = copy(self), list[Layer]()
+        for layer in self._layers:
+            if sum(layer.window == met.window for met in kept) < 2:
+                kept.append(layer)
+        other._layers, other.shape = kept, replace(self.shape, num_layers=len(kept))
+        return other
+
     def forward(self, tokens: PackedTokens, caches: Sequence[KVCache], attention: Attention) -> torch.Tensor:
         """Store keys and values of all tokens in `caches` (one a layer); final hidden states [outputs, hidden_size]."""
         shape = self.shape

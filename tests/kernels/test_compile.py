@@ -35,8 +35,9 @@ def test_configuration_compiles_for_hopper(row: tuple[str, str]) -> None:
 def test_what_was_compiled_ahead_is_what_launches_take() -> None:
     """Side by side, in threads, nothing launched; afterwards the same calls compile nothing."""
     rows = ("scale_sums", "any"), ("quantize_rows", "any"), ("join_parts", "any")
+    told: list[tuple[int, int]] = []
     with hopper() as compiled:
-        with compiling_ahead(2):
+        with compiling_ahead(2, lambda done, known: told.append((done, known))):
             for row in rows:
                 LAUNCHES[row]()
         ahead = len(compiled)
@@ -44,3 +45,13 @@ def test_what_was_compiled_ahead_is_what_launches_take() -> None:
         for row in rows:
             LAUNCHES[row]()
         assert len(compiled) == ahead
+    assert told == [(done, len(told)) for done in range(1, len(told) + 1)] and len(told) >= len(rows)
+
+
+def test_an_error_while_compiling_ahead_leaves_launches_on() -> None:
+    with hopper() as compiled:
+        for _ in range(2):
+            with pytest.raises(ZeroDivisionError), compiling_ahead(1):
+                raise ZeroDivisionError
+        LAUNCHES["quantize_rows", "any"]()
+        assert compiled
