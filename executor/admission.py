@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from dql.executor.block_pool import Block, BlockPool
 from dql.executor.prefix_tree import Node
-from dql.executor.rows import Row
+from dql.executor.rows import Row, size_class
 from dql.executor.slab import Slab
 
 _MIN_LANES = 8  # a new slab with fewer lanes waits for others to finish, unless it is all there is
@@ -141,12 +141,13 @@ class Admission:
         if free <= 0 or (self.slabs and free < min(_MIN_LANES, self.max_rows)):
             return None
         alike = [other for _, other in zip(range(free - 1), behind, strict=False) if other.decodes]
-        lanes = 1 + sum(other.lane <= row.lane for other in alike)
-        while (block := self._allocate(lanes * row.lane)) is None:
-            if lanes == 1:
+        width = max(other.lane for other in (row, *alike) if size_class(other.lane) == size_class(row.lane))
+        lanes = 1 + sum(other.lane <= width for other in alike)
+        while (block := self._allocate(lanes * width)) is None:
+            if lanes == 1 and width == row.lane:
                 return None
-            lanes //= 2
-        slab = Slab(block, lanes, row.lane)
+            lanes, width = max(1, lanes // 2), row.lane  # memory is short: for rows like this one
+        slab = Slab(block, lanes, width)
         self.slabs.append(slab)
         return slab
 

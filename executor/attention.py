@@ -13,7 +13,6 @@ import torch
 
 from dql.kernels.fused_cpu import HIDDEN, attend_dense, attend_padded
 from dql.kernels.kv_cache import KVCache
-from dql.kernels.lanes_cpu import attend_lanes
 from dql.kernels.shared_cpu import join_shared, products_pay
 
 Rows = slice | torch.Tensor  # places of tokens in the step
@@ -55,8 +54,6 @@ class SlabRows:
     """Decoding rows of one slab: tokens `places`, up to `queries` of a lane, of the first `count` lanes.
 
     at: where each token stands in the flattened [lanes · queries]; None where all of these are there, in order.
-    places_of_values int32 [lanes · heads, longest]: where each head's values lie in a cache flattened to [n, dim]; None
-    where the fused kernel is to be taken.
     """
 
     places: slice
@@ -67,7 +64,6 @@ class SlabRows:
     longest: int
     at: torch.Tensor | None
     bias: Bias
-    places_of_values: torch.Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,15 +139,10 @@ class StepAttention:
             spread = queries.new_zeros(slab.count * slab.queries, *queries.shape[1:])
             spread[slab.at] = queries
             queries = spread
-        bias = slab.bias.at(window)
-        if slab.places_of_values is not None and self.softcap is None and k.dtype == q.dtype == torch.float32:
-            values = cache.v.view(-1, q.shape[2])
-            state = attend_lanes(queries, k, values, slab.places_of_values, bias[:, 0], self.scale)
-        else:
-            queries = queries.view(slab.count, slab.queries, *q.shape[1:])
-            padded = attend_padded(queries, k, v, bias, self.scale, self.softcap)
-            state = padded[0].flatten(0, 1), padded[1].flatten(0, 1)
-        for target, part in zip((out, lse), state, strict=True):
+        queries = queries.view(slab.count, slab.queries, *q.shape[1:])
+        state = attend_padded(queries, k, v, slab.bias.at(window), self.scale, self.softcap)
+        for target, padded in zip((out, lse), state, strict=True):
+            part = padded.flatten(0, 1)
             target[slab.places] = part if slab.at is None else part[slab.at]
 
     def _shared(

@@ -14,7 +14,6 @@ from dql.executor.attention import Bias, LongRow, PaddedRows, SharedRun, SlabRow
 from dql.executor.label_tree import LabelTree
 from dql.executor.step import LONG_RUN, PlacedSegment, SharedRuns, SlabPart, Step, slots_of
 from dql.kernels.fused_cpu import HIDDEN
-from dql.kernels.lanes_cpu import batches_pay
 from dql.models.shape import ModelShape
 
 _SPREAD = 1.25  # longest over shortest row of a padded batch
@@ -160,19 +159,7 @@ def _slab_rows(part: SlabPart, shape: ModelShape) -> SlabRows:
         longest=longest,
         at=None if count * queries == len(lanes) else torch.from_numpy(lanes * queries + depths),
         bias=Bias(_slab_bias(full, group), sliding),
-        places_of_values=_places_of_values(part, count, longest, shape)
-        if queries == 1 and batches_pay(count)
-        else None,
     )
-
-
-def _places_of_values(part: SlabPart, count: int, longest: int, shape: ModelShape) -> torch.Tensor:
-    """Where the values of each lane's heads lie in a cache flattened to [slots · kv_heads, dim]."""
-    slab, kv_heads = part.slab, shape.num_kv_heads
-    slots = slab.block.start + np.arange(count)[:, None] * slab.width + np.arange(longest)
-    heads = np.arange(shape.num_heads) // (shape.num_heads // kv_heads)
-    places = slots[:, None] * kv_heads + heads[:, None]
-    return torch.from_numpy(places.reshape(-1, longest).astype(np.int32))
 
 
 def _slab_bias(seen: NDArray[np.bool_], group: int) -> torch.Tensor:

@@ -157,7 +157,7 @@ def plan_window(
     if prefix:
         _share(window, residents)
     else:
-        window.rows.sort(key=lambda row: (row.decodes, -_size_class(row.lane + row.tail)))
+        window.rows.sort(key=lambda row: (row.decodes, -size_class(row.lane + row.tail)))
     return window
 
 
@@ -220,7 +220,7 @@ def _share(window: Window, residents: Sequence[Resident]) -> None:
             if node.dense:
                 row.dense_parent, row.dense_end = node, node.end
         dense = -1 if row.dense_parent is None else places[id(row.dense_parent)]
-        keys.append((row.decodes, dense, -_size_class(row.lane + row.tail)))
+        keys.append((row.decodes, dense, -size_class(row.lane + row.tail)))
     by_key = sorted(range(len(keys)), key=keys.__getitem__)
     window.rows = [in_trees[place] for place in by_key]
 
@@ -245,7 +245,7 @@ def _hung(window: Window, residents: Sequence[Resident], precise: int) -> list[R
     return [rows[rank] for rank in tree.order.tolist()]
 
 
-def _size_class(slots: int) -> int:
+def size_class(slots: int) -> int:
     """Rows of one class share a slab: classes are eighths of powers of two, at least 8 slots wide."""
     step = max(8, 1 << max(0, slots.bit_length() - 3))
     return -(-slots // step) * step

@@ -13,6 +13,7 @@ from dql.kernels.label_head import vocabulary_logsumexp
 from dql.kernels.language import uses_triton
 from dql.kernels.sample import greedy
 
+_SPAN = 64  # logits whose maximum is taken without its place first
 _CHUNK = 4096  # vocabulary rows at once: the logits of a chunk stay in cache until they are reduced
 
 
@@ -91,10 +92,10 @@ class Head:
         start = 0
         for chunk in self._chunks:
             logits = self._cap(chunk(hidden))
-            value, index = logits.max(dim=-1)
+            value, index = _highest(logits)
             token = torch.where(value > best, index + start, token)
             best = torch.maximum(best, value)
-            normalisers.append(logits.logsumexp(dim=-1))
+            normalisers.append(logits.sub_(value[:, None]).exp_().sum(dim=-1).log_().add_(value))
             start += chunk.outputs
         return token, best - torch.stack(normalisers).logsumexp(dim=0)
 
@@ -110,6 +111,20 @@ class Head:
 
     def _cap(self, logits: torch.Tensor) -> torch.Tensor:
         return logits if self._softcap is None else torch.tanh(logits / self._softcap) * self._softcap
+
+
+def _highest(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The highest of each row's logits, and where it first stands: [rows], int64 [rows].
+
+    torch looks for a maximum with its place ten times as long as for one without: so the span first, then the place.
+    """
+    rows, width = logits.shape
+    if width % _SPAN:
+        return torch.max(logits, dim=-1)
+    spans = logits.view(rows, -1, _SPAN)
+    span = spans.amax(dim=-1).argmax(dim=-1)
+    value, place = spans[torch.arange(rows, device=logits.device), span].max(dim=-1)
+    return value, span * _SPAN + place
 
 
 def _wide(hidden: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:

@@ -52,7 +52,6 @@ def test_plain_products_give_the_answers_of_the_fused_kernel(
     answers = []
     for used in (True, False):
         monkeypatch.setattr("dql.executor.attention.products_pay", lambda rows, keys, used=used: used)
-        monkeypatch.setattr("dql.executor.cpu_attention.batches_pay", lambda rows, used=used: used)
         engine = Engine.load(open_model(model_file, name="tiny", uri="tiny"), EngineOptions(kv_bytes=1 << 22))
         answers.append(sorted(engine.run(asked), key=lambda answer: answer.id))
     for one, other in zip(*answers, strict=True):
