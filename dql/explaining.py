@@ -58,6 +58,7 @@ def explain(
         return rows(COLUMNS, [] if found.choice is None else table(found.choice), "query")
     if statement.analyze:
         run, found = start()
+        run.unfinished = None  # its rows go nowhere, so that what is answered of them stays as it is
         for _ in run.batches():
             pass
         if run.interrupted:

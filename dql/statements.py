@@ -175,6 +175,7 @@ def into(target: ast.Into, planned: Planned, call: Call) -> Result:
         error.span = error.span or target.path.span
         raise
     _check_folder(path, target.span)
+    _check_apart(path, planned, target.path.span)
     run = start(planned, call)
     run.delivers = False
     with target_file as file:
@@ -191,6 +192,12 @@ def _check_folder(path: str, span: ast.Span | None) -> None:
     folder = Path(path).parent
     if not folder.is_dir():
         raise BindError(f"there is no folder {folder}", span=span, hint="create it first")
+
+
+def _check_apart(path: str, planned: Planned, span: ast.Span) -> None:
+    rejects = planned.contract.setting("rejects")
+    if rejects is not None and Path(str(rejects)).resolve() == Path(path).resolve():
+        raise BindError(f"{path} is to hold both the rows and the rejected ones", span=span, hint="name two files")
 
 
 def _write_table(verb: str, name: ast.Path, planned: Planned, call: Call) -> Result:

@@ -19,7 +19,7 @@ def ahead(function: Callable[[T], R], items: Iterable[T], *, depth: int = 1) -> 
 
     Beside the item in use at most depth + 1 are held. depth 0: in line, without a thread. An error, of the function or
     of the items, is raised in its place, after the results of the items before it; KeyboardInterrupt at once. However
-    it ends, no thread is left.
+    it ends, no thread is left: what was begun is waited for, whatever comes meanwhile.
     """
     if not depth:
         yield from map(function, items)
@@ -45,4 +45,17 @@ def ahead(function: Callable[[T], R], items: Iterable[T], *, depth: int = 1) -> 
         if failure is not None:
             raise failure
     finally:
-        worker.shutdown(cancel_futures=True)
+        _end(worker)
+
+
+def _end(worker: ThreadPoolExecutor) -> None:
+    """Wait for the thread, also through Ctrl-C: it may hold what the caller closes next."""
+    interrupt: KeyboardInterrupt | None = None
+    while True:
+        try:
+            worker.shutdown(cancel_futures=True)
+            break
+        except KeyboardInterrupt as error:
+            interrupt = error
+    if interrupt is not None:
+        raise interrupt

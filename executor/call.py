@@ -47,6 +47,7 @@ class CallRunner:
         model = context.models.model(call.model)
         if call.draft is not None:
             check_draft(model, context.models.model(call.draft))
+        self._decode = model.tokenizer.decode_batch
         self.prepare = Preparer(call, model, truncates=context.policy.on_overflow == "truncate_middle")
         self._reader = Reader(call)
         self.measured = context.measured.setdefault(call.out, Measured())
@@ -131,7 +132,7 @@ class CallRunner:
             if (failure := batch.failures.get(i)) is not None:
                 give(i, answer(i, failure=Failure(failure.kind, failure.message)))
             elif (known := instead.get(key) or memo.get(key)) is not None and self._suffices(known):
-                give(i, known)
+                give(i, self._spelt(known))
             else:
                 row = int(inquiry.rows[members[i][0]])
                 inquiry.questions.append(Question(row, batch.row(i), task, partial(give, i), kept, key))
@@ -139,6 +140,12 @@ class CallRunner:
     def _suffices(self, known: Answer) -> bool:
         """Whether an answer that was given before has all that this call reads."""
         return not self.call.details or not np.isnan(known.logprobs).any()
+
+    def _spelt(self, known: Answer) -> Answer:
+        """An answer with its text, which one of a run that stopped may lack."""
+        if self.call.op != "generate" or known.text is not None:
+            return known
+        return replace(known, text=self._decode([known.tokens])[0])
 
     def _calibrated(self, answers: tuple[Answer, ...]) -> tuple[Answer, ...]:
         """Scores as what the row adds to the answer to nothing: takes out a small model's liking for some labels.

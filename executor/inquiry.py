@@ -5,6 +5,7 @@ each other in the engine's prefix tree, and what they begin with is computed onc
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from itertools import chain, compress, islice
 from time import perf_counter
@@ -121,7 +122,7 @@ class _Asking:
         context.tracker.phase("running", ", ".join(inquiry.call.label for inquiry in self._inquiries))
         before, began = replace(engine.counters), perf_counter()
         timeout = context.policy.row_timeout
-        running = engine.run(
+        answers = engine.run(
             requests,
             pace=self._watch or place,
             kv_slots=place.kv_slots,
@@ -135,16 +136,14 @@ class _Asking:
         )
         self._work[:] = 0
         writes = any(isinstance(request.task, Generate) for request in requests)
-        answered = self._answered(running, requests[0].id + 1, lambda done: context.show(done, engine.counters, before))
-        parts = ahead(self._spelt, _parts(answered), depth=int(writes))
+        answered = self._answered(answers, requests[0].id + 1, lambda done: context.show(done, engine.counters, before))
         try:
-            for found in chain.from_iterable(parts):
-                self._give(found)
+            with closing(answers), closing(ahead(self._spelt, _parts(answered), depth=int(writes))) as parts:
+                for found in chain.from_iterable(parts):
+                    self._give(found)
         except KeyboardInterrupt:
             context.cancelled.set()
         finally:
-            parts.close()
-            running.close()
             context.add(engine.counters, before)
             self._share(perf_counter() - began)
             self._share_guesses(engine.counters, before)
@@ -157,6 +156,7 @@ class _Asking:
                     continue
                 self._note(found)
                 if found.failure is None:
+                    self._remember(found)  # before others come, so that it is kept whatever ends the run
                     yield found
                 else:
                     self._give(found)
@@ -175,8 +175,13 @@ class _Asking:
     def _give(self, found: Answer) -> None:
         for _, question in self._waiting[found.id]:
             question.give(found)
-            if question.memo is not None and found.failure is None and len(question.memo) < MEMO_ROWS:
-                question.memo[question.key] = found
+        if found.text is not None:
+            self._remember(found)
+
+    def _remember(self, found: Answer) -> None:
+        memo, key = (question := self._waiting[found.id][0][1]).memo, question.key
+        if memo is not None and (len(memo) < MEMO_ROWS or key in memo):
+            memo[key] = found
 
     def _note(self, found: Answer) -> None:
         """Count an answer for the call that asked first."""

@@ -6,6 +6,7 @@ process writes a journal at a time; any may read what is there.
 
 import fcntl
 import os
+import stat
 import struct
 import zlib
 from contextlib import suppress
@@ -53,8 +54,9 @@ class Journal:
 
     def close(self) -> None:
         """Let others write it; an empty one goes."""
-        if not self.size:
-            self.path.unlink(missing_ok=True)
+        with suppress(OSError):
+            if not self.size:
+                self.path.unlink(missing_ok=True)
         with suppress(OSError):  # the disk is full: what could not be written is not a whole record
             self._file.close()
 
@@ -81,7 +83,11 @@ def sweep(folder: Path, since: float, most: int) -> None:
     """Delete files of the folder, whatever they are, that nobody wrote to since the time `since`, and the oldest of
     those over `most` bytes together; not what a process writes.
     """
-    seen = [(file.stat(), file) for file in folder.iterdir() if file.is_file()]
+    seen: list[tuple[os.stat_result, Path]] = []
+    for file in folder.iterdir():
+        with suppress(FileNotFoundError):  # its statement came to its end
+            if stat.S_ISREG((state := file.stat()).st_mode):
+                seen.append((state, file))
     size = 0
     for state, file in sorted(seen, key=lambda each: each[0].st_mtime, reverse=True):
         size += state.st_size

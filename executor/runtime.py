@@ -4,7 +4,8 @@ import gc
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence, Set
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -56,33 +57,61 @@ class Run:
     unfinished: Unfinished | None = None
     recalled: Mapping[bytes, Memo] = field(default_factory=dict)  # answers of an earlier run that stopped
     delivers: bool = True  # whether the rows are safe once read; else `settle` says when they are
+    _whole: bool = False  # the plan came to its end
 
-    def batches(self) -> Iterator[pa.RecordBatch]:
-        """The rows, in order, under the user's column names; at least one batch."""
-        self.started = time.monotonic()
-        names = unique(self.plan.names)
-        below = execute(self.plan.root, self.context)
-        keeper = self._keeper()
-        stopped = True
+    def batches(self) -> Generator[pa.RecordBatch]:
+        """The rows, in order, under the user's column names; at least one batch.
+
+        Ctrl-C between two batches, while rows are read or mapped, ends a run as it does within one: what was yielded
+        stays. Before the first it is raised.
+        """
+        self.started, self._whole = time.monotonic(), False
+        with ExitStack() as ends:  # what is to be done at the end is done whatever becomes of the rest
+            ends.callback(self._write_rejects)
+            ends.callback(self._finish)
+            ends.callback(self.context.close)
+            ends.enter_context(self._kept())
+            yield from self._named(ends.enter_context(closing(execute(self.plan.root, self.context))))
+
+    def _named(self, below: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        names, begun = unique(self.plan.names), False
         try:
             for batch in below:
                 self.rows += batch.num_rows
                 yield pa.RecordBatch.from_arrays(batch.columns, names=names)
-            stopped = self.context.cancelled.is_set()
+                begun = True
+            self._whole = not self.context.cancelled.is_set()
+        except KeyboardInterrupt:
+            self.context.cancelled.set()
+            if not begun:
+                raise
+
+    @contextmanager
+    def _kept(self) -> Iterator[None]:
+        """Keep what is answered, until the rows are safe."""
+        if self.unfinished is None:
+            yield
+            return
+        keeper = Keeper(self.unfinished, self.context.memos, self.recalled)
+        keeper.start()
+        try:
+            yield
         finally:
-            below.close()
-            if keeper is not None:
-                keeper.end(stopped=stopped or not self.delivers)
-            if not stopped and self.delivers:
+            safe = self._whole and self.delivers
+            keeper.end(stopped=not safe)
+            if safe:
                 self.settle()
-            self.context.close()
-            self.seconds = time.monotonic() - self.started
-            if self.finished is not None:
-                self.finished(self)
-            if self.rejects is not None:
-                with self.rejects as file:
-                    file.write(iter(batches(self.rejected)))
-                    file.commit()
+
+    def _finish(self) -> None:
+        self.seconds = time.monotonic() - self.started
+        if self.finished is not None:
+            self.finished(self)
+
+    def _write_rejects(self) -> None:
+        if self.rejects is not None:
+            with self.rejects as file:
+                file.write(iter(batches(self.rejected)))
+                file.commit()
 
     def resume(self, folder: Path, journal: Callable[[], Path]) -> None:
         """Take the answers of an earlier run of the statement that stopped; where this one stops, its are kept too.
@@ -98,15 +127,8 @@ class Run:
 
     def settle(self) -> None:
         """Forget the answers: the rows are where they belong. No-op where the run stopped before its end."""
-        if self.unfinished is not None and not self.context.cancelled.is_set():
+        if self.unfinished is not None and self._whole:
             self.unfinished.drop()
-
-    def _keeper(self) -> Keeper | None:
-        if self.unfinished is None:
-            return None
-        keeper = Keeper(self.unfinished, self.context.memos, self.recalled)
-        keeper.start()
-        return keeper
 
     def _told(self) -> list[str]:
         """What the run took from an earlier one, what it changed of its plan, and that its budget stopped it."""

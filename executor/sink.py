@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import re
+import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
@@ -137,7 +138,7 @@ class AtomicFile(AbstractContextManager["AtomicFile"]):
     def __init__(self, path: str, file_type: str, options: Options) -> None:
         self.path = Path(path)
         self._options = options
-        self._temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
+        self._temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
         self._open = FORMATS[file_type]
         self._writer: Writer | None = None
         self._held: BinaryIO | None = None
@@ -195,16 +196,20 @@ class AtomicFile(AbstractContextManager["AtomicFile"]):
 
 def _remove_leftovers(path: Path) -> None:
     """Remove the temporary files of this target whose process was killed: it is gone, and nobody holds them."""
-    known = re.compile(rf"\.{re.escape(path.name)}\.(\d+)\.tmp")
+    known = re.compile(rf"\.{re.escape(path.name)}\.(\d+)\.[0-9a-f]+\.tmp")
     for name in os.listdir(path.parent):
-        if (found := known.fullmatch(name)) is None or int(found[1]) == os.getpid() or _runs(int(found[1])):
+        if (found := known.fullmatch(name)) is None or _runs(int(found[1])):
             continue
         with suppress(OSError), (path.parent / name).open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # on a shared disk it may be another machine's
+            fcntl.flock(
+                file, fcntl.LOCK_EX | fcntl.LOCK_NB
+            )  # another of this process, or of another machine on a shared disk
             (path.parent / name).unlink()
 
 
 def _runs(process: int) -> bool:
+    if process == os.getpid():  # in a container the one before may have had the same number: the lock tells
+        return False
     try:
         os.kill(process, 0)
     except ProcessLookupError:

@@ -3,7 +3,7 @@
 A journal per statement, its weights and precisions, written beside the run, so that one that is killed leaves all but
 the answers of its last second. A run of less than two seconds writes none unless it stops. A journal goes when its run
 comes to its end; its size is that of the answers, each of which is written once. Answers are found by what decides
-them, as within a run: by prompt, and by what was asked of the model.
+them, as within a run: by prompt, and by what was asked of the model. Nothing that befalls a journal ends a query.
 """
 
 import logging
@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from dql.errors import DqlError
 from dql.executor.context import Asked
 from dql.executor.journal import Journal, records, sweep
 from dql.executor.requests import Answer, Generate, Task
@@ -27,6 +28,7 @@ Memo = dict[bytes, Answer]
 
 _DAYS, _BYTES = 30, 2**30  # how long journals are kept, and how much of them
 _FIRST, _EVERY = 2.0, 1.0  # seconds to the first record, and between others
+_FAULTS = OSError, DqlError  # of the disk; the model was dropped meanwhile
 _LOG = logging.getLogger("dql")
 _SCHEMA = pa.schema(
     [
@@ -37,7 +39,6 @@ _SCHEMA = pa.schema(
         ("vector", pa.list_(pa.float32())),
         ("finish", pa.string()),
         ("prompt_tokens", pa.int32()),
-        ("text", pa.string()),
     ]
 )
 
@@ -53,16 +54,21 @@ class Unfinished:
     def load(self) -> dict[bytes, Memo]:
         """Answers by what was asked (see `name_of`), then by prompt."""
         found: dict[bytes, Memo] = {}
-        if self.any:
-            for record in records(self.journal()):
+        try:
+            for record in records(self.journal()) if self.any else ():
                 for row in _table(record).to_pylist():
                     found.setdefault(row["asked"], {})[row["prompt"]] = _answer(row)
+        except _FAULTS as error:
+            _LOG.warning("what an earlier run answered cannot be read: %s", error)
         return found
 
     def drop(self) -> None:
         """Forget it: the statement came to its end."""
-        if self.any and (path := self.journal()).exists() and (journal := Journal.open(path)) is not None:
-            journal.remove()
+        try:
+            if self.any and (path := self.journal()).exists() and (journal := Journal.open(path)) is not None:
+                journal.remove()
+        except _FAULTS as error:
+            _LOG.warning("what was answered is kept although the statement came to its end: %s", error)
 
     @property
     def any(self) -> bool:
@@ -72,7 +78,7 @@ class Unfinished:
 
 @dataclass
 class Keeper:
-    """Writes the answers of a running statement to its journal, in a thread of its own.
+    """Writes the answers of a running statement to its journal, in a thread of its own, which alone holds the journal.
 
     memos: by what was asked, growing. written: what the journal holds already. A folder that cannot be written, or a
     journal that another process writes, costs no query.
@@ -85,29 +91,30 @@ class Keeper:
     _journal: Journal | None = None
     _given_up: bool = False
     _ended: threading.Event = field(default_factory=threading.Event)
-    _thread: threading.Thread | None = None
+    _stopped: bool = False
+
+    def __post_init__(self) -> None:
+        self._thread = threading.Thread(target=self._run, name="dql-journal", daemon=True)
 
     def start(self) -> None:
         """Begin to write."""
-        self._thread = threading.Thread(target=self._run, name="dql-journal", daemon=True)
         self._thread.start()
 
     def end(self, *, stopped: bool) -> None:
         """Stop writing; `stopped`: the run did, so that all its answers are written."""
+        self._stopped = stopped
         self._ended.set()
-        if self._thread is not None:
-            self._thread.join()
-        if stopped:
-            self._write()
-        if self._journal is not None:
-            self._journal.close()
-            self._journal = None
+        self._thread.join()
 
     def _run(self) -> None:
         wait = _FIRST
         while not self._ended.wait(wait):
             self._write()
             wait = _EVERY
+        if self._stopped:
+            self._write()
+        if self._journal is not None:
+            self._journal.close()
 
     def _write(self) -> None:
         if self._given_up or not (fresh := self._fresh()):
@@ -121,7 +128,7 @@ class Keeper:
                 _LOG.warning("another process runs the same statement: the answers of this one are not kept")
                 return
             self._journal.append(_record(fresh))
-        except OSError as error:
+        except _FAULTS as error:
             self._given_up = True
             _LOG.warning("what was answered is not kept for the next run: %s", error)
 
@@ -129,9 +136,9 @@ class Keeper:
         """What was asked, prompt and answer of all answers since the last look."""
         found: list[tuple[bytes, bytes, Answer]] = []
         for asked, memo in list(self.memos.items()):
-            new = len(memo) - self._seen.get(asked, 0)
+            newest = reversed(memo.items())  # before they are counted: an answer that comes in between is then noticed
             try:
-                last = list(islice(reversed(memo.items()), new))
+                last = list(islice(newest, len(memo) - self._seen.get(asked, 0)))
             except RuntimeError:  # an answer came meanwhile: they wait for the next look
                 continue
             self._seen[asked] = self._seen.get(asked, 0) + len(last)
@@ -176,7 +183,10 @@ def _record(found: list[tuple[bytes, bytes, Answer]]) -> bytes:
 
 def _table(record: bytes) -> pa.Table:
     """The answers of a record; none where another version of dql wrote it."""
-    table = pa.ipc.open_stream(record).read_all()
+    try:
+        table = pa.ipc.open_stream(record).read_all()
+    except (OSError, pa.ArrowException):
+        return _SCHEMA.empty_table()
     return table if table.schema == _SCHEMA else _SCHEMA.empty_table()
 
 
@@ -190,5 +200,4 @@ def _answer(row: Mapping[str, Any]) -> Answer:
         finish=row["finish"],
         prompt_tokens=row["prompt_tokens"],
         cached_tokens=row["prompt_tokens"],
-        text=row["text"],
     )

@@ -1,11 +1,14 @@
 """Journals: what is whole is read, what is torn is cut off, and one process writes at a time."""
 
 import os
+import resource
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from dql.executor.journal import Journal, records, sweep
@@ -75,13 +78,49 @@ def test_old_journals_go_and_open_ones_stay(tmp_path: Path) -> None:
         sweep(tmp_path, since, most)
         assert sorted(p.name for p in tmp_path.iterdir()) == [*left[:newest], left[5]]
     opened[5].close()
+    (tmp_path / "gone.journal").symlink_to(tmp_path / "nothing")  # as one that is removed while others are looked at
+    sweep(tmp_path, now, 0)
+    assert [p.name for p in tmp_path.iterdir()] == ["gone.journal"]
 
 
 def test_what_a_killed_writer_left_beside_its_target_goes(tmp_path: Path) -> None:
     ended = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
     gone, runs = int(ended.stdout), os.getppid()
-    left = [tmp_path / f".out.csv.{gone}.tmp", tmp_path / f".out.csv.{runs}.tmp", tmp_path / f".other.csv.{gone}.tmp"]
+    names = [f"out.csv.{gone}", f"out.csv.{os.getpid()}", f"out.csv.{runs}", f"other.csv.{gone}"]
+    left = [tmp_path / f".{name}.00c0ffee.tmp" for name in names]
     for file in left:
         file.touch()
     with AtomicFile(str(tmp_path / "out.csv"), "csv", {}):
-        assert [file.exists() for file in left] == [False, True, True]
+        assert [file.exists() for file in left] == [False, False, True, True]
+        assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_two_writers_of_one_file_in_one_process_do_not_meet(tmp_path: Path) -> None:
+    ones, twos = (pa.RecordBatch.from_pydict({"n": [n] * 1000}) for n in (1, 2))
+    first, second = (AtomicFile(str(tmp_path / "out.parquet"), "parquet", {}) for _ in range(2))
+    with first, second:
+        first.write(iter([ones]))
+        second.write(iter([twos]))
+        first.commit()
+        assert pq.read_table(tmp_path / "out.parquet").to_batches() == [ones]
+        second.commit()
+    assert pq.read_table(tmp_path / "out.parquet").to_batches() == [twos]
+
+
+def test_a_full_disk_leaves_what_was_whole(path: Path) -> None:
+    journal = Journal.open(path)
+    assert journal is not None
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (journal.size + 20, hard))
+    try:
+        with pytest.raises(OSError, match="too large"):
+            journal.append(b"x" * 100)
+        journal.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert records(path) == RECORDS
+    again = Journal.open(path)
+    assert again is not None
+    again.append(b"more")
+    again.close()
+    assert records(path) == [*RECORDS, b"more"]

@@ -1,5 +1,7 @@
 """Host work beside the engine's: what is ahead of what, errors in their place, and no thread left behind."""
 
+import os
+import signal
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
@@ -91,6 +93,24 @@ def test_closing_waits_for_the_thread_and_drops_what_it_has_not_begun() -> None:
     threading.Timer(0.05, closing.set).start()
     results.close()
     assert begun == [0, 1] and not working()
+
+
+def test_an_interrupt_waits_for_what_the_thread_holds() -> None:
+    begun, release = threading.Event(), threading.Event()
+
+    def slow(number: int) -> int:
+        if number == 1:
+            begun.set()
+            assert release.wait(20)
+        return number
+
+    results = ahead(slow, iter(range(9)))
+    assert next(results) == 0 and begun.wait(20)
+    for seconds, act in ((0.05, lambda: os.kill(os.getpid(), signal.SIGINT)), (0.2, release.set)):
+        threading.Timer(seconds, act).start()
+    with pytest.raises(KeyboardInterrupt):
+        results.close()
+    assert release.is_set() and not working()
 
 
 def test_an_interrupt_does_not_wait_for_what_was_begun() -> None:
