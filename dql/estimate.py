@@ -175,7 +175,7 @@ def _of_the_rest(found: Estimate, query: QueryPlan, session: Surroundings, param
 def _check(found: Estimate, contract: Contract) -> None:
     """Raises PlanError where the plan misses the contract, unless that will do."""
     if found.choice and not found.choice.best.feasible and not contract.setting("best_effort"):
-        raise infeasible(found.choice)
+        raise infeasible(found.choice, [line for line in found.quality if found.planned.contract.wants_quality])
 
 
 def hardware_key(hardware: Hardware, weights: str, *, deterministic: bool) -> str:

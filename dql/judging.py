@@ -10,8 +10,7 @@ from dql.certificates import RowNames
 from dql.planner.calls import CASCADED
 from dql.planner.cascade import ASKED, sample_size
 from dql.planner.cascading import with_thresholds
-from dql.planner.certify import first_look
-from dql.planner.contract import Contract
+from dql.planner.contract import Bound, Contract
 from dql.planner.hardware import Hardware, cpu_versions, gpu_versions
 from dql.planner.models import Chosen, choices, on_models, said
 from dql.planner.option import REFERENCE, lossy_cache, preference, reference_of, settled
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
     from dql.executor.progress import Progress
 
 _LOAD = 2e-9  # seconds that a parameter takes to load in another precision
+_SOME = Bound("quality", 0.0, "", ">=")  # any share of the answers: the most of it that can be had is wanted
 
 Choose = Callable[[Mapping[str, float]], Choice]
 
@@ -76,10 +76,12 @@ class Judge:
         query: the reference plan. Where nobody may ask yet, the plan is the best that the run may turn out to have.
         Notes `ways` to ask two precisions, which share the risk with those that are tested as a whole.
         """
-        bound, reference = self.contract.bound("quality"), found.choice
+        reference = found.choice
         assert reference is not None
         cascades = any(call.stage is not None for node in infer_nodes(query.root) for call in node.calls)
-        if bound is None or self._settled or cascades:  # what may be lost is lost already
+        if not self._bounds or self._settled or cascades:  # what may be lost is lost already
+            return Proven(), reference
+        if self.contract.wants_quality and reference.best.feasible:
             return Proven(), reference
         choose = partial(weigh, reference.calls)
         candidates, self.ways = self._cheaper(reference, choose), self._ways(query, reference, weigh)
@@ -87,10 +89,29 @@ class Judge:
         share = self._share * len(candidates) / self._tested
         prover = self._prover(found, reference_of(reference.hardware, self.contract), share, ask=ask)
         proven = prover.prove(query, list(candidates.values()))
-        if proven.open and not reference.best.feasible:
-            return proven, choose(dict.fromkeys(candidates, 1.0))
         bounds = {name: proven.bounds[c.name] for name, c in candidates.items() if c.name in proven.bounds}
-        return proven, choose(bounds) if bounds else reference
+        hoped = proven.open and not reference.best.feasible
+        if not (hoped or bounds):
+            return proven, reference
+        best = choose(dict.fromkeys(candidates, 1.0) if hoped else bounds)
+        if self.contract.wants_quality and not self._pinned:
+            most = "the one that agrees most" if hoped else f"{best.best.placement.weights} agrees most and"
+            missed = f"{prover.reference} misses {' and '.join(reference.best.misses)}"
+            proven.lines.append(f"{missed}: of the precisions that keep the contract {most} answers")
+        return proven, best
+
+    @property
+    def _bounds(self) -> tuple[Bound, ...]:
+        """What answers must keep to be others than the reference's; () where they must not be."""
+        bounds = self.contract.bounds_on("quality")
+        if not bounds and self.contract.wants_quality and not self._pinned:
+            return (_SOME,)
+        return bounds
+
+    @property
+    def _pinned(self) -> bool:
+        """Whether the user says in which precision to answer."""
+        return any(self.contract.setting(name) is not None for name in ("quantization", "kv_cache"))
 
     @property
     def hopeful(self) -> bool:
@@ -115,7 +136,7 @@ class Judge:
         weighed = here if ways[0] in here or bound is None else []  # the first is what others are compared with
         found = [(way, predict(on_models(planned, way))) for way in weighed]
         priced = [(way, e, e.choice) for way, e in found if e.choice is not None]
-        if not priced or self.contract.objective[1] == "quality":
+        if not priced or self.contract.wants_quality:
             return on_models(planned, ways[0]), [f"USING ANY: {said(ways[0])}, named first"]
         priced.sort(key=lambda each: preference(each[2].best, self.contract))
         lines = self._compared([(way, choice) for way, _, choice in priced], ways, here)
@@ -138,13 +159,13 @@ class Judge:
     def _prover(self, found: "Estimate", reference: str, share: float, *, ask: bool) -> Prover:
         evidence = self.asked if ask else None
         surroundings = self.session, self.params, found.statistics, evidence, self.names
-        return Prover(*surroundings, reference, self.contract.bounds_on("quality"), share)
+        return Prover(*surroundings, reference, self._bounds, share, self.contract.wants_quality)
 
     def _ways(self, query: QueryPlan, reference: Choice, weigh: Weigh) -> Ways:
         """Precisions to ask first, of those that an engine has, for which calibrating pays."""
         pinned = lossy_cache(reference.hardware, self.contract) or self.contract.setting("quantization") is not None
         outs = {c.out for node in infer_nodes(query.root) for c in node.calls if c.op in CASCADED and c.holes}
-        if pinned or not outs or self.contract.objective[1] == "quality":
+        if pinned or not outs or self.contract.wants_quality:
             return {}
         names = lossy(reference.hardware, self.contract)
         target, delta = self._strictest(2 * len(names))
@@ -170,8 +191,7 @@ class Judge:
 
     def _rows(self, candidates: int) -> float:
         """Rows that a flawless candidate takes to prove itself."""
-        aims = [aim(bound, self._share, candidates) for bound in self.contract.bounds_on("quality")]
-        return max(first_look(each.target, each.delta) for each in aims)
+        return max(aim(bound, self._share, candidates).first for bound in self._bounds)
 
     def _cheaper(self, reference: Choice, choose: Choose) -> dict[str, Candidate]:
         """Precisions of weights for which a test pays, the cheapest first; what is pinned must be tested, with the
@@ -187,13 +207,10 @@ class Judge:
             cache = plan.best.placement.kv_cache
             called = f"{name} with {cache} KV" if lossy_kv else name
             candidate = Candidate(called, _in_precision(name, cache), *_gain(reference, plan))
-            rows = self._rows(len(names))
             rescued = plan.best.feasible and not reference.best.feasible
-            if (
-                pinned
-                or rescued
-                or replace(candidate, saves=candidate.saves - _loading(plan)).pays(rows, len(plan.calls))
-            ):
+            spared = replace(candidate, saves=candidate.saves - _loading(plan))
+            pays = not self.contract.wants_quality and spared.pays(self._rows(len(names)), len(plan.calls))
+            if pinned or rescued or pays:
                 found[name] = candidate
         return found
 

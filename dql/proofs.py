@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from dql.certificates import RowNames, Unread, Value, numbers
-from dql.planner.certify import Proof, first_look, most_rows
+from dql.planner.certify import MEASURED, Proof
 from dql.planner.contract import Bound
 from dql.planner.evidence import Aim, Evidence, Sample, agreement, follows_tokens, noise_floor
 from dql.planner.physical import CallExec, InferExec, QueryPlan
@@ -64,7 +64,8 @@ class Prover:
     """Tests candidates for one query. evidence: asks engines; None where the query does not run next.
 
     reference: what answers are compared with, in words. bounds: on quality, all of which must be kept. share: of the
-    risk that these leave, how much may be taken here.
+    risk that these leave, how much may be taken here. best: the candidate that agrees most is wanted, so that all are
+    tested, on as many rows.
     """
 
     session: "Surroundings"
@@ -75,25 +76,28 @@ class Prover:
     reference: str
     bounds: tuple[Bound, ...]
     share: float
+    best: bool = False
     samples: dict[str, Sample] = field(default_factory=dict)
 
     def prove(self, query: QueryPlan, candidates: Sequence[Candidate]) -> Proven:
-        """Test the candidates in order until one keeps the target on every call; the risk is split over them all."""
+        """Test the candidates in order until one keeps the target on every call, or all of them where the `best` is
+        wanted; the risk is split over them all."""
         found = Proven()
         calls = [(n, c) for n in infer_nodes(query.root) for c in n.calls if c.op != "count_tokens"]
         if not candidates or not calls:
             return found
-        aims = [aim(bound, self.share, len(candidates)) for bound in self.bounds]
+        aims = [aim(bound, self.share, len(candidates), best=self.best) for bound in self.bounds]
         if reason := self._hopeless(calls, aims):
-            found.lines.append(f"{self.reference} answers: {reason}")
+            found.lines.append(f"{'nothing else is tested' if self.best else alone(self.reference)}: {reason}")
             return found
         for candidate in candidates:
             proven = [self._test(candidate, calls, each, found) for each in aims]
             if None not in proven:
                 self._keep(candidate, calls)
                 found.bounds[candidate.name] = max(bound for bound in proven if bound is not None)
-                return found
-        if not found.open:
+                if not self.best:
+                    return found
+        if not (found.open or found.bounds):
             found.lines.append(alone(self.reference))
         return found
 
@@ -107,13 +111,14 @@ class Prover:
                 return "LIMIT may end the query before a sample would pay"
             if not call.decoding.is_function:
                 return "sampled answers are never the same twice"
-            strictest = max(aims, key=lambda each: first_look(each.target, each.delta))
+            strictest = max(aims, key=lambda each: each.first)
             if strictest.target >= 1:
                 return "no sample proves that all answers stay"
             rows = counted.known_rows if counted else None
-            few = rows is not None and not most_rows(rows, strictest.target, strictest.delta)
+            few = rows is not None and not strictest.most(rows)
             if not call.holes or few:
-                return f"{1 if rows is None else rows:,} rows are too few to prove {share_text(strictest.target)} on"
+                what = f"prove {share_text(strictest.target)}" if strictest.target else "measure how often others agree"
+                return f"{1 if rows is None else rows:,} rows are too few to {what} on"
         return ""
 
     def _test(
@@ -130,8 +135,9 @@ class Prover:
                 return None
             if tested is None:
                 found.open = True
-                rows = first_look(aim.target, aim.delta)
-                found.lines.append(f"the run tests {name} against {self.reference} on {rows:,.0f} random rows or more")
+                rows = min(aim.first, aim.most(self._rows_of(call)))
+                more = "" if aim.least else " or more"
+                found.lines.append(f"the run tests {name} against {self.reference} on {rows:,.0f} random rows{more}")
                 return None
             by_token = aim.by_token and follows_tokens(call, candidate.change(call))
             proof, said = tested.proof, self._said(tested.proof, tested.floor, by_token=by_token)
@@ -140,6 +146,12 @@ class Prover:
                 return None
             worst = min(worst, proof.bound)
         return worst
+
+    def _rows_of(self, call: CallExec) -> int:
+        """Rows of a call's input."""
+        counted = self.statistics.get(call.out)
+        rows = counted.known_rows if counted else None
+        return _MANY if rows is None else rows
 
     def _keep(self, candidate: Candidate, calls: Sequence[tuple[InferExec, CallExec]]) -> None:
         """Let sampled rows have the reference's answers."""
@@ -172,11 +184,9 @@ class Prover:
         if self.evidence is None:
             return None
         evidence = self.evidence()
-        counted = self.statistics.get(call.out)
-        rows = counted.known_rows if counted else None
-        most = most_rows(_MANY if rows is None else rows, aim.target, aim.delta)
+        most = aim.most(self._rows_of(call))
         if countable(node) is None:  # what is asked below to get there is not worth more
-            most = min(most, int(_DEEP * first_look(aim.target, aim.delta)))
+            most = min(most, int(_DEEP * aim.first))
         if call.out not in self.samples or len(self.samples[call.out]) < most:
             self.samples[call.out] = evidence.pilot(node, call, most)
         sample = self.samples[call.out]
@@ -209,6 +219,8 @@ def alone(reference: str) -> str:
     return f"{reference} answers"
 
 
-def aim(bound: Bound, share: float, candidates: int) -> Aim:
-    """What one of so many candidates must prove for a bound, with that share of the risk to be split over them."""
-    return Aim(bound.value, (1 - bound.confidence) * share / max(candidates, 1), bound.qualifier == "token")
+def aim(bound: Bound, share: float, candidates: int, *, best: bool = False) -> Aim:
+    """What one of so many candidates must prove for a bound, with that share of the risk to be split over them; `best`:
+    on as many rows as the others."""
+    delta = (1 - bound.confidence) * share / max(candidates, 1)
+    return Aim(bound.value, delta, bound.qualifier == "token", MEASURED if best else 0)

@@ -7,6 +7,7 @@ from math import ceil, log
 from dql.planner.quality import BOLDEST, Betting
 
 LOOK = 32  # rows between two looks: a batch that an engine likes
+MEASURED = 256  # rows that candidates are compared on where the best of them is wanted
 _MOST_SHARE, _MOST_ROWS, _PATIENCE = 0.1, 2000, 12
 Draw = Callable[[int, int], Sequence[float]]
 
@@ -34,23 +35,26 @@ def first_look(target: float, delta: float) -> float:
     return ceil((-log(delta) - log(BOLDEST[1])) / gain)
 
 
-def most_rows(rows: int, target: float, delta: float) -> int:
-    """Rows that may be spent on one candidate of a query over `rows`; 0 where these cannot prove the target."""
-    least = first_look(target, delta)
+def most_rows(rows: int, target: float, delta: float, least: int = 0) -> int:
+    """Rows that may be spent on one candidate of a query over `rows`; 0 where these cannot prove the target.
+
+    least: so many are spent, if there are as many; 0 where there are not even enough for one look.
+    """
+    first = first_look(target, delta)
     most = min(int(rows * _MOST_SHARE), _MOST_ROWS)
-    return 0 if least > most else min(most, int(_PATIENCE * least))
+    return 0 if first > most or min(least, LOOK) > most else min(most, max(int(_PATIENCE * first), least))
 
 
-def certify(draw: Draw, target: float, delta: float, most: int, population: int = 0) -> Proof:
-    """Test until the target is proven, hopeless or `most` rows are spent.
+def certify(draw: Draw, target: float, delta: float, most: int, population: int = 0, least: int = 0) -> Proof:
+    """Test until the target is proven, hopeless or `most` rows are spent, and `least` rows where it is not hopeless.
 
     draw: agreements of the rows from one place to another of a random order. population: rows there are, 0 if unknown.
     """
     betting = Betting(population)
-    end = min(most, int(min(first_look(target, delta), most)))
+    end = int(min(max(first_look(target, delta), least), most))
     while len(betting.values) < most:
         betting.add(draw(len(betting.values), end))
-        if betting.proves(target, delta) or betting.hopeless(target):
+        if betting.hopeless(target) or (len(betting.values) >= least and betting.proves(target, delta)):
             break
         end = min(most, end + LOOK)
     rows = len(betting.values)

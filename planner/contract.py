@@ -122,6 +122,17 @@ class Contract:
     pinned: Mapping[str, Value] = field(default_factory=dict)
     defaults: Mapping[str, Value] = field(default_factory=dict)
 
+    @property
+    def wants_quality(self) -> bool:
+        """Whether the plan is wanted whose answers agree most with the reference's."""
+        return self.objective == ("maximize", "quality")
+
+    @property
+    def may_lose(self) -> bool:
+        """Whether answers may change where rows tell how many do: as far as a bound on quality lets them, or where no
+        other plan keeps the bounds that quality is maximized under."""
+        return self.wants_quality or bool(self.bounds_on("quality"))
+
     def setting(self, name: str) -> Value:
         """The value in force: pinned here, else the session's, else built in."""
         if name in self.pinned:

@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 
 from dql.planner.cascade import Calibration, calibrate, sample_size
-from dql.planner.certify import Proof, certify
+from dql.planner.certify import Proof, certify, first_look, most_rows
 from dql.planner.physical import CallExec, InferExec
 from dql.planner.quality import agree
 
@@ -22,12 +22,23 @@ FLOOR_ROWS = 64  # rows on which the reference is compared with itself
 class Aim:
     """What is to be proven: the mean agreement is at least `target`, wrong with probability at most `delta`.
 
-    by_token: of free text the share of tokens is meant, not whole answers.
+    by_token: of free text the share of tokens is meant, not whole answers. least: rows that are drawn, if there are as
+    many, though fewer would do: what is proven on as many can be compared.
     """
 
     target: float
     delta: float
     by_token: bool = False
+    least: int = 0
+
+    @property
+    def first(self) -> float:
+        """Rows that a flawless candidate takes; infinite where no sample proves the target."""
+        return max(first_look(self.target, self.delta), self.least)
+
+    def most(self, rows: int) -> int:
+        """Rows that one candidate of a query over `rows` may take; 0 where these prove nothing."""
+        return most_rows(rows, self.target, self.delta, self.least)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +104,8 @@ def agreement(
         others = evidence.answers(candidate, sample, start, end)
         return [float(same(reference, a, b)) for a, b in zip(ones, others, strict=True)]
 
-    return certify(draw, aim.target, aim.delta, min(most, len(sample)), sample.population if sample.exact else 0)
+    population = sample.population if sample.exact else 0
+    return certify(draw, aim.target, aim.delta, min(most, len(sample)), population, aim.least)
 
 
 def follows_tokens(reference: CallExec, candidate: CallExec) -> bool:

@@ -1,6 +1,6 @@
 """What to say of a contract that no plan meets: which bound binds, the nearest plan, what would make it possible."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from dql.errors import PlanError
@@ -17,8 +17,9 @@ _COUNTS = (1, 8)  # devices of a machine that are tried
 _SHRINK = ("latency", "deadline", "throughput", "cost", "memory")  # bounds that shorter answers help to keep
 
 
-def infeasible(choice: Choice) -> PlanError:
-    """The error for a choice whose best plan misses its contract."""
+def infeasible(choice: Choice, tested: Sequence[str] = ()) -> PlanError:
+    """The error for a choice whose best plan misses its contract; tested: what is known of plans that answer less
+    exactly."""
     bounds = _missed(choice)
     named = " and ".join(str(b) for b in bounds) or MACHINE_MEMORY
     models = ", ".join(dict.fromkeys(call.model for call in choice.calls))
@@ -27,6 +28,7 @@ def infeasible(choice: Choice) -> PlanError:
         f"no plan meets {named} on {choice.hardware} with {models}",
         f"  nearest: {placement_text(choice)} → {reached}",
     ]
+    lines += [f"  {line}" for line in tested]
     if ways := list(_ways(choice, bounds)):
         lines.append(f"  meet it with: {' · '.join(ways)}")
     return PlanError("\n".join(lines), hint="or take the nearest plan: WITH best_effort = true")

@@ -35,13 +35,13 @@ class Planned:
 def plan_query(bound: BoundQuery, contract: Contract, env: Environment, rules: tuple[Rule, ...] = RULES) -> Planned:
     """Rewrite a bound query and lower it; plans that it reads as tables are rewritten too.
 
-    `rules`: those to apply, but for the contract's `disabled_rules`. Under a bound on quality operands keep the order
+    `rules`: those to apply, but for the contract's `disabled_rules`. Where answers may change operands keep the order
     written: what is proven of one is proven on the rows that those before it let through.
     """
     disabled = contract.setting("disabled_rules")
     if isinstance(disabled, tuple):
         rules = tuple(rule for rule in rules if rule.__name__ not in disabled)
-    if contract.bounds_on("quality"):
+    if contract.may_lose:
         rules = tuple(rule for rule in rules if rule is not learn_filter_order)
     found = _planned(bound, contract, env, rules)
     first = env.next_number()

@@ -54,7 +54,7 @@ def by_runs(
     runs: dict[str, list[int]] = {}
     for number, call in enumerate(weighing.calls):
         runs.setdefault(call.run, []).append(number)
-    if len(runs) < 2 or weighing.contract.objective[1] == "quality":
+    if len(runs) < 2 or (best.feasible and weighing.contract.wants_quality):
         return best
     if best.feasible and not weighing.contract.bounds and not _promising(best, list(runs.values()), weighing, space):
         return best

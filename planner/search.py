@@ -258,8 +258,8 @@ def _allowed(hardware: Hardware, contract: Contract, agreement: Mapping[str, flo
     if pinned is not None:
         return (str(pinned),)
     bounds = contract.bounds_on("quality")
-    certified = (p for p, share in agreement.items() if bounds and all(share >= bound.value for bound in bounds))
-    return (reference, *certified)
+    certified = (p for p, share in agreement.items() if all(share >= bound.value for bound in bounds))
+    return (reference, *certified) if contract.may_lose else (reference,)
 
 
 def _seeds(options: Sequence[Option], contract: Contract) -> list[Placement]:
@@ -274,7 +274,7 @@ def _seeds(options: Sequence[Option], contract: Contract) -> list[Placement]:
 def _usual_near(options: Sequence[Option], contract: Contract, kind: str) -> Option:
     """Of the plans that are as good as the best, the one nearest to the engine's own sizes."""
     first = options[0]
-    if not first.feasible or contract.objective[1] == "quality":
+    if not first.feasible or contract.wants_quality:
         return first
     limit = objective(first, contract) * NEAR
     near = [o for o in options if o.feasible and objective(o, contract) <= limit]

@@ -86,6 +86,18 @@ def test_testing_stops_when_it_is_clear() -> None:
     assert certify(lambda a, b: [], 0.95, 0.05, 0).rows == 0
 
 
+def test_what_is_to_be_compared_is_drawn_as_often() -> None:
+    """Whatever fewer rows would prove; but no more where the target is out of reach."""
+
+    def all_alike(start: int, end: int) -> list[float]:
+        return [1.0] * (end - start)
+
+    for target in (0.0, 0.95):
+        assert certify(all_alike, target, 0.05, 1000, least=256).rows == 256
+    assert certify(lambda a, b: [0.0] * (b - a), 0.95, 0.05, 1000, least=256).rows == 256
+    assert [most_rows(rows, 0.0, 0.05, 256) for rows in (300, 1000, 10**6)] == [0, 100, 256]
+
+
 def test_small_tables_and_certainty_are_not_tested() -> None:
     assert most_rows(500, 0.95, 0.05) == 0 and most_rows(1000, 0.95, 0.05) == 100
     assert most_rows(10**6, 1.0, 0.05) == 0 == sample_size(10**6, 1.0, 0.05)
