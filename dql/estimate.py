@@ -12,7 +12,6 @@ from dql.certificates import Certificates, RowNames
 from dql.choosing import Choices
 from dql.config import Config
 from dql.counting import Counts
-from dql.errors import ConfigError
 from dql.history import History
 from dql.judging import Judge, identify
 from dql.machine import Machine
@@ -23,7 +22,7 @@ from dql.planner.hardware import Hardware, Kind, hardware_named
 from dql.planner.infeasible import infeasible
 from dql.planner.physical import CallExec, QueryPlan
 from dql.planner.plan import Planned
-from dql.planner.search import Choice, search, space_of
+from dql.planner.search import Choice, check_price, search, space_of
 from dql.planner.statistics import BUDGET, CallStatistics, infer_nodes
 from dql.proofs import Proven
 from dql.resuming import answered
@@ -175,7 +174,7 @@ def _of_the_rest(found: Estimate, query: QueryPlan, session: Surroundings, param
 def _check(found: Estimate, contract: Contract) -> None:
     """Raises PlanError where the plan misses the contract, unless that will do."""
     if found.choice and not found.choice.best.feasible and not contract.setting("best_effort"):
-        raise infeasible(found.choice, [line for line in found.quality if found.planned.contract.wants_quality])
+        raise infeasible(found.choice, found.quality)
 
 
 def hardware_key(hardware: Hardware, weights: str, *, deterministic: bool) -> str:
@@ -243,6 +242,5 @@ def _worth_measuring(choice: Choice) -> bool:
 
 def _check_pinned(contract: Contract, hardware: Hardware, *, what_if: bool) -> None:
     """Complain about settings that cannot run even where nothing could be counted."""
-    if contract.bound("cost") is not None and hardware.price is None:
-        raise ConfigError("a bound on cost needs a price", hint="set DQL_PRICE_PER_HOUR to this machine's USD per hour")
+    check_price(hardware, contract)
     space_of(hardware, contract, what_if=what_if)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dql.errors import BindError, UnsupportedError, name_hint
+from dql.errors import BindError, DqlError, UnsupportedError, name_hint
 from dql.estimate import Estimate, Surroundings, estimate, hardware_key
 from dql.grammar import ast
 from dql.history import LEAST_ROWS, CallRecord, RunRecord
@@ -19,6 +19,7 @@ from dql.planner.explain import Explanation, promises
 from dql.planner.explain import explain as explain_plan
 from dql.planner.explain_cost import Promise
 from dql.planner.explain_json import as_json
+from dql.planner.hardware import hardware_named
 from dql.planner.measured import Measured
 from dql.planner.placing import placement
 from dql.planner.plan import Planned
@@ -49,6 +50,8 @@ def explain(
     """The result of an EXPLAIN. `start` begins the query's run, for ANALYZE."""
     wanted = _format(statement)
     on = None if statement.on is None else statement.on.value
+    if statement.on is not None:
+        _check_hardware(statement.on)
     rows_asked = _rows(statement)
     if statement.analyze and (on is not None or rows_asked is not None):
         what = "other hardware" if on is not None else "other rows"
@@ -70,6 +73,14 @@ def explain(
         return rows([("plan", "VARCHAR")], [(json.dumps(as_json(explanation), indent=2),)], "explain")
     text = explain_plan(explanation, statement.rewrites)
     return rows([("plan", "VARCHAR")], [(line,) for line in text.splitlines()], "explain")
+
+
+def _check_hardware(on: ast.String) -> None:
+    try:
+        hardware_named(on.value)
+    except DqlError as error:
+        error.span = on.span
+        raise
 
 
 def _rows(statement: ast.Explain) -> int | None:

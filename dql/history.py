@@ -155,10 +155,13 @@ class History:
         return float(str(found[0][0])) if found else None
 
     def factor(self, model: str, hardware: str, *, decodes: bool) -> float:
-        """Measured over modelled seconds: the median of recent calls, 1 where there were none."""
+        """Measured over modelled seconds: the median of recent calls, 1 where there were none.
+
+        Short calls are told by what was modelled: of those that took long by mischance, most would else count.
+        """
         found = self._select(
             "SELECT seconds / modelled FROM calls WHERE model = ? AND hardware = ? AND decodes = ?"
-            " AND modelled > 0 AND seconds >= ? ORDER BY rowid DESC LIMIT ?",
+            " AND modelled >= ? ORDER BY rowid DESC LIMIT ?",
             (model, hardware, decodes, _LEAST_SECONDS, _RECENT),
         )
         if not found:

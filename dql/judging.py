@@ -55,7 +55,7 @@ class Judge:
 
     def reference(self, query: QueryPlan, hardware: Hardware) -> QueryPlan:
         """The plan whose answers are right, with all models of its cascades asked."""
-        space = space_of(hardware, self.contract, what_if=True)
+        space = space_of(hardware, self.contract, what_if=hardware.shipped)
         precision, cache = reference_of(hardware, self.contract), REFERENCE[hardware.kind]
         if self.contract.bound("quality") is None:
             precision, cache = space.weights[0], space.kv_cache[0]  # perhaps pinned

@@ -48,7 +48,8 @@ def hardware_rows(machine: Machine) -> list[tuple[object, ...]]:
 
 
 def _hardware(hardware: Hardware, here: bool, notes: str) -> tuple[object, ...]:
-    peaks = ", ".join(f"{precision} {peak / 1e12:.3g}" for precision, peak in hardware.peak.items())
+    flops = {precision: peak / 1e12 for precision, peak in hardware.peak.items()}
+    peaks = ", ".join(f"{name} {peak:{',.0f' if peak >= 100 else '.3g'}}" for name, peak in flops.items())
     return (
         hardware.name,
         here,

@@ -107,9 +107,14 @@ class Diagnosis:
         return None
 
     def _model_name(self) -> str | None:
-        """`USING smollm2-135m`: a model's name that is no word."""
+        """`USING smollm2-135m`, `USING ANY (smollm2-135m, …`: a model's name that is no word."""
         tokens, at = self.tokens, self.at
-        if tokens.upper[at - 2] not in ("USING", "ADAPTER", "DRAFT", "FOR", "MODEL") or not tokens.is_name(at - 1):
+        before = at - 2
+        while tokens.upper[before] == "," and before > self.lo + 2:
+            before -= 2
+        listed = tokens.upper[before] == "(" and tokens.upper[before - 1] in ("ANY", "CASCADE")
+        first = tokens.upper[before - 2 if listed else at - 2]
+        if first not in ("USING", "ADAPTER", "DRAFT", "FOR", "MODEL") or not tokens.is_name(at - 1):
             return None
         if tokens.start[at] != tokens.end[at - 1] or tokens.upper[at] in (",", ")", ";"):
             return None

@@ -81,7 +81,8 @@ def _with_setting(contract: Contract, item: ast.Setting, params: Mapping[str, ob
         raise ParseError(f"{name} is given twice", span=item.name.span)
     value, unit = bind_value(item.value, params)
     checked = setting_value(name, value, unit, span=item.value.span)
-    return replace(contract, pinned={**contract.pinned, name: checked})
+    places = {**contract.places, name: item.span} if item.span is not None else contract.places
+    return replace(contract, pinned={**contract.pinned, name: checked}, places=places)
 
 
 def _with_bound(contract: Contract, item: ast.Bound, params: Mapping[str, object]) -> Contract:
@@ -101,7 +102,8 @@ def _with_bound(contract: Contract, item: ast.Bound, params: Mapping[str, object
     if value < 0 or (name == "quality" and not 0 < value * factor <= 1):
         what = "is a share between 0 and 1" if name == "quality" else "cannot be negative"
         raise ParseError(f"{name} {what}", span=item.value.span, hint=f"write {kind.example}")
-    bound = Bound(name, value * factor, unit, item.op, qualifier, item.of.name if item.of else "", _confidence(item))
+    reference = item.of.name if item.of else ""
+    bound = Bound(name, value * factor, unit, item.op, qualifier, reference, _confidence(item), item.span)
     return replace(contract, bounds=(*contract.bounds, bound))
 
 

@@ -51,7 +51,9 @@ def _verdict(option: Option, choice: Choice) -> str:
         sizes = sizes_text(choice, ", ")
         return "chosen" if len(sizes) < 2 else f"chosen; its runs take {', then '.join(sizes)}"
     more = option.cost.seconds / max(choice.best.cost.seconds, 1e-12) - 1
-    return f"{more:+.0%} seconds" if abs(more) >= 0.02 else "as quick, and takes more memory or longer a row"
+    if abs(more) < 0.02:
+        return "as quick, and takes more memory or longer a row"
+    return f"{more:+.0%} seconds" + (", for less usual sizes" if more < 0 else "")
 
 
 def _priced(choice: Choice, known: set[tuple[object, ...]]) -> Iterator[tuple[object, ...]]:

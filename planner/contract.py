@@ -96,7 +96,10 @@ SETTING_KINDS = {
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """A bound in base units: seconds, rows or tokens per second, USD, share, bytes, tokens; `unit` as written."""
+    """A bound in base units: seconds, rows or tokens per second, USD, share, bytes, tokens; `unit` as written.
+
+    span: where it is written, which is no part of what it means.
+    """
 
     name: str
     value: float
@@ -105,6 +108,7 @@ class Bound:
     qualifier: str = ""
     reference: str = ""
     confidence: float = 0.95
+    span: Span | None = field(default=None, compare=False, repr=False)
 
     def __str__(self) -> str:
         factor = {u.lower(): f for u, f in BOUND_KINDS[self.name].units.items()}[self.unit.lower()]
@@ -115,12 +119,16 @@ class Bound:
 
 @dataclass(frozen=True, slots=True)
 class Contract:
-    """Bounds, one objective, and the settings the user pinned (others keep the session's or built-in defaults)."""
+    """Bounds, one objective, and the settings the user pinned (others keep the session's or built-in defaults).
+
+    places: where the pinned ones are written, for errors.
+    """
 
     bounds: tuple[Bound, ...] = ()
     objective: tuple[str, str] = ("minimize", "cost")
     pinned: Mapping[str, Value] = field(default_factory=dict)
     defaults: Mapping[str, Value] = field(default_factory=dict)
+    places: Mapping[str, Span] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def wants_quality(self) -> bool:

@@ -32,7 +32,7 @@ from dql.planner.row_text import RowText
 from dql.planner.search import Choice
 from dql.planner.sift import Sift
 from dql.planner.statistics import CallStatistics
-from dql.planner.units import seconds_text
+from dql.planner.units import seconds_text, value_text
 
 _COLUMN = re.compile(r'"?\b(_\d+)\b"?')
 _RIGHT = 53  # column where the notes on a node begin
@@ -77,7 +77,7 @@ def explain(found: Explanation, rewrites: bool = False) -> str:
     if found.contract.bound("quality") is None:
         lines += [f"-- quality: {line}" for line in found.quality]
     pinned = {name: value for name, value in found.contract.pinned.items() if name != "disabled_rules"}
-    lines += [f"-- pinned: {name} = {value}" for name, value in pinned.items()]
+    lines += [f"-- pinned: {name} = {value_text(value)}" for name, value in pinned.items()]
     if found.choice is not None:
         lines += [f"-- {line}" for line in choice_lines(found.choice)]
     if found.answered:

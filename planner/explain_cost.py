@@ -151,7 +151,9 @@ def call_lines(
         "result_cache": ("equal prompts once", "every row runs"),
     }
     how = " · ".join(texts[0] if contract.setting(name) else f"{texts[1]} (pinned)" for name, texts in shares.items())
-    how += "" if cascades or contract.may_lose else " · no lossy choice (no quality bound)"
+    if not (cascades or contract.may_lose):
+        pinned = {"quantization", "kv_cache"} & contract.pinned.keys()
+        how += f" · no {'other ' if pinned else ''}lossy choice (no quality bound)"
     place = None if choice is None else placement_line(choice, out)
     lines = [how if place is None else f"{place} · {how}"]
     if choice is not None:

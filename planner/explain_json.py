@@ -1,9 +1,11 @@
 """A plan and its figures as JSON: the same facts as the text, for programs."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
 
 from dql.planner.cost import Cost
 from dql.planner.explain import Explanation, promises, tree_nodes
+from dql.planner.logical import user_names
 from dql.planner.measured import Measured
 from dql.planner.simulate import PERCENTILES
 
@@ -13,12 +15,13 @@ Json = dict[str, object]
 def as_json(found: Explanation) -> Json:
     """The plan's nodes from the top, its calls by the column of their answers, bounds, and what was weighed."""
     choice = found.choice
+    names = user_names([found.logical, *found.tables.values()])
     return {
         "nodes": [
             {"depth": depth, "node": title, "note": note, "details": details}
             for depth, title, note, details in tree_nodes(found)
         ],
-        "calls": {out: _call(found, out) for out in {**found.statistics, **found.notes, **found.measured}},
+        "calls": {out: _call(found, out, names) for out in {**found.statistics, **found.notes, **found.measured}},
         "applied": list(dict.fromkeys(step.rule for step in found.applied)),
         "pinned": dict(found.contract.pinned),
         "objective": " ".join(found.contract.objective),
@@ -36,11 +39,12 @@ def as_json(found: Explanation) -> Json:
     }
 
 
-def _call(found: Explanation, out: str) -> Json:
+def _call(found: Explanation, out: str, names: Mapping[str, str]) -> Json:
     choice = found.choice
     costs = {} if choice is None else {c.out: cost for c, cost in zip(choice.calls, choice.best.calls, strict=True)}
     statistics, measured = found.statistics.get(out), found.measured.get(out)
     return {
+        "name": names.get(out),
         "statistics": None if statistics is None else asdict(statistics),
         "note": found.notes.get(out),
         "placement": asdict(choice.place(out)) if choice is not None and out in costs else None,

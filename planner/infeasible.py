@@ -7,7 +7,7 @@ from dql.errors import PlanError
 from dql.planner.contract import BOUND_KINDS, Bound, Contract
 from dql.planner.explain_cost import sizes_text
 from dql.planner.hardware import hardware_named, shipped
-from dql.planner.option import MACHINE_MEMORY, Option
+from dql.planner.option import MACHINE_MEMORY, Option, reference_of
 from dql.planner.search import Choice, search
 from dql.planner.units import bytes_text, interval_text, rate_text, usd_text
 
@@ -17,9 +17,9 @@ _COUNTS = (1, 8)  # devices of a machine that are tried
 _SHRINK = ("latency", "deadline", "throughput", "cost", "memory")  # bounds that shorter answers help to keep
 
 
-def infeasible(choice: Choice, tested: Sequence[str] = ()) -> PlanError:
-    """The error for a choice whose best plan misses its contract; tested: what is known of plans that answer less
-    exactly."""
+def infeasible(choice: Choice, quality: Sequence[str] = ()) -> PlanError:
+    """The error for a choice whose best plan misses its contract. quality: what is certain of the answers, told where
+    that is why."""
     bounds = _missed(choice)
     named = " and ".join(str(b) for b in bounds) or MACHINE_MEMORY
     models = ", ".join(dict.fromkeys(call.model for call in choice.calls))
@@ -28,10 +28,15 @@ def infeasible(choice: Choice, tested: Sequence[str] = ()) -> PlanError:
         f"no plan meets {named} on {choice.hardware} with {models}",
         f"  nearest: {placement_text(choice)} → {reached}",
     ]
-    lines += [f"  {line}" for line in tested]
+    reference = reference_of(choice.hardware, choice.contract)
+    if any(bound.name == "quality" for bound in bounds):
+        lines += [f"  nothing is proven: {line.removeprefix(f'{reference} answers: ')}" for line in quality]
+    elif choice.contract.wants_quality:
+        lines += [f"  {line}" for line in quality]
     if ways := list(_ways(choice, bounds)):
         lines.append(f"  meet it with: {' · '.join(ways)}")
-    return PlanError("\n".join(lines), hint="or take the nearest plan: WITH best_effort = true")
+    span = next((bound.span for bound in bounds), None)
+    return PlanError("\n".join(lines), span=span, hint="or take the nearest plan: WITH best_effort = true")
 
 
 def placement_text(choice: Choice) -> str:
@@ -76,18 +81,22 @@ def _reached(option: Option, bound: Bound) -> str:
             return usd_text(cost.usd or 0.0)
         case "memory":
             return bytes_text(cost.memory)
-    return f"quality {option.quality:.3g}"
+    return f"quality {option.quality:.3g}" if option.quality else "no proof of quality"
 
 
 def _ways(choice: Choice, bounds: list[Bound]) -> Iterator[str]:
     """Contracts near to the asked one that can be met."""
-    if bounds:
+    unproven = not choice.best.quality and any(bound.name == "quality" for bound in bounds)
+    if unproven:
+        pins = [name for name in ("quantization", "kv_cache") if choice.contract.is_pinned(name)]
+        yield " and ".join([f"{name} left out" for name in pins] or ["more rows to prove it on"])
+    elif bounds:
         yield ", ".join(_relaxed(choice.best, bound) for bound in bounds)
     if (fewer := _fewer_tokens(choice, bounds)) is not None:
         yield fewer
     if MACHINE_MEMORY in choice.best.misses and not choice.contract.bound("quality"):
         yield "quality >= 0.95, which lets lower precisions be tried · a pinned quantization"
-    if (device := _device(choice)) is not None:
+    if not unproven and (device := _device(choice)) is not None:
         yield f"a device: EXPLAIN (ON '{device}') …"
 
 

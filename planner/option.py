@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from dql.errors import UnsupportedError
+from dql.errors import UnsupportedError, name_hint
 from dql.planner.candidates import PricedCall
 from dql.planner.contract import Contract
 from dql.planner.cost import Cost, cost, together
@@ -149,9 +149,8 @@ def reference_of(hardware: Hardware, contract: Contract) -> str:
     if bound is None or not bound.reference:
         return REFERENCE[hardware.kind]
     if (named := bound.reference.lower()) not in hardware.peak:
-        known = ", ".join(hardware.peak)
         what = f"quality OF '{bound.reference}' cannot be measured on {hardware}"
-        raise UnsupportedError(what, hint=f"it runs {known}")
+        raise UnsupportedError(what, span=bound.span, hint=name_hint(named, hardware.peak))
     return named
 
 

@@ -63,7 +63,9 @@ class Choice:
         """The best other plan that meets the contract and takes noticeably longer or shorter."""
         best = self.best
         others = (o for o in self.options if o.feasible == best.feasible)
-        return next((o for o in others if _headline(o.placement) != _headline(best.placement)), None)
+        unlike = [o for o in others if _headline(o.placement) != _headline(best.placement)]
+        ratios = ((o, o.cost.seconds / max(best.cost.seconds, 1e-12)) for o in unlike)
+        return next((o for o, ratio in ratios if not 1 / NEAR <= ratio <= NEAR), None)
 
 
 def _headline(placement: Placement) -> tuple[object, ...]:
@@ -114,8 +116,7 @@ def _search(
     sizes_of: Placement | None,
 ) -> Choice:
     """`search`, with the drafts that the calls have."""
-    if hardware.price is None and contract.bound("cost") is not None:
-        raise ConfigError("a bound on cost needs a price", hint="set DQL_PRICE_PER_HOUR to this machine's USD per hour")
+    check_price(hardware, contract)
     space = _with_tested(space_of(hardware, contract, what_if=what_if), hardware, contract, agreement)
     if sizes_of is not None:
         space = _resized(space, sizes_of)
@@ -150,6 +151,13 @@ def _search(
     exact = sum(o.feasible for o in options)
     count = 0 if not exact else max(feasible, exact)
     return Choice(best, tuple(options), marked.height, count, hardware, contract, tuple(calls), marked)
+
+
+def check_price(hardware: Hardware, contract: Contract) -> None:
+    """Raises ConfigError where a bound needs a price that nobody gave."""
+    if hardware.price is None and (bound := contract.bound("cost")) is not None:
+        hint = "set DQL_PRICE_PER_HOUR to this machine's USD per hour"
+        raise ConfigError("a bound on cost needs a price", span=bound.span, hint=hint)
 
 
 def _limit(hardware: Hardware, contract: Contract) -> float:
@@ -221,6 +229,7 @@ def _pinned(contract: Contract, name: str, hardware: Hardware, what_if: bool) ->
         known = ", ".join(can)
         raise UnsupportedError(
             f"{name} = {value} does not run on {hardware}",
+            span=contract.places.get(name),
             hint=f"it runs {known}" + ("" if what_if else "; EXPLAIN (ON 'h100') … prices other machines"),
         )
     return value
@@ -239,7 +248,7 @@ def _pinned_count(contract: Contract, name: str, hardware: Hardware, what_if: bo
             if hardware.shipped
             else "a query runs on 1 device"
         )
-        raise UnsupportedError(f"{name} = {value}, and {has}", hint=hint + more)
+        raise UnsupportedError(f"{name} = {value}, and {has}", span=contract.places.get(name), hint=hint + more)
     return value
 
 
@@ -249,7 +258,9 @@ def _check_shards(contract: Contract, shards: int, devices: int) -> None:
         return
     names = ("tensor_parallel", "pipeline_parallel", "devices")
     pins = ", ".join(f"{name} = {value}" for name in names if (value := contract.setting(name)) is not None)
-    raise UnsupportedError(f"{pins}: one model takes {shards} devices, and has {devices}", hint="leave one of them out")
+    span = next((contract.places[name] for name in names if name in contract.places), None)
+    what = f"{pins}: one model takes {shards} devices, and has {devices}"
+    raise UnsupportedError(what, span=span, hint="leave one of them out")
 
 
 def _allowed(hardware: Hardware, contract: Contract, agreement: Mapping[str, float]) -> tuple[str, ...]:

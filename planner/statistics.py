@@ -112,15 +112,18 @@ class CallStatistics:
 def more_distinct(distinct: int, once: int, twice: int, rows: int, wanted: int) -> int:
     """How many distinct prompts `wanted` rows have, of which `rows` were read with so many distinct ones.
 
-    Chao 1984: those unseen are about once² ÷ 2 · twice, where once and twice count prompts seen so often. Where none
-    came twice, all are taken as different.
+    once, twice: prompts seen so often. Where a population has been seen for the most part, those unseen are about
+    once² ÷ 2 · twice (Chao 1984), however many rows come. Texts have no end: they grow with a power of the rows (Heaps'
+    law), whose exponent is about the share of prompts seen once. The chance that the next row asks nothing new,
+    1 − once ÷ rows (Good and Turing), says how far it is the one or the other.
     """
     if not distinct or wanted <= rows:
         return min(distinct, wanted)
-    most = round(distinct * wanted / rows)
-    if once == distinct:
-        return most
-    return min(most, distinct + round(once**2 / (2 * max(twice, 1))))
+    ended = distinct + once**2 / (2 * max(twice, 1))
+    endless: float = distinct * (wanted / rows) ** (once / distinct)
+    seen = 1 - once / rows
+    expected: float = ended**seen * endless ** (1 - seen)
+    return round(min(expected, distinct * wanted / rows))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,7 @@
 """Figures as people read them."""
 
+from math import floor, log10
+
 
 def seconds_text(value: float) -> str:
     """'180 ms', '28 s', '4.2 min', '3.1 h'; three digits at most."""
@@ -33,8 +35,17 @@ def share_text(value: float) -> str:
 
 
 def usd_text(value: float) -> str:
-    """'0.41 USD', '1,230 USD'."""
-    return f"{_short(value)} USD"
+    """'0.41 USD', '1,230 USD', '0.000095 USD'."""
+    return f"{_short(value)} USD" if value >= 1e-3 or not value else f"{value:.{1 - floor(log10(value))}f} USD"
+
+
+def value_text(value: object) -> str:
+    """A setting's value as it is written: 'true', '8', "'int8'", "'a', 'b'"."""
+    if isinstance(value, tuple):
+        return ", ".join(map(value_text, value))
+    if isinstance(value, str):
+        return "'" + value.replace("'", "''") + "'"
+    return str(value).lower() if isinstance(value, bool) else "NULL" if value is None else f"{value}"
 
 
 def _short(value: float) -> str:

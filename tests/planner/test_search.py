@@ -182,6 +182,14 @@ def test_the_table_lists_every_candidate_once() -> None:
     assert choice.feasible <= choice.considered
 
 
+@pytest.mark.parametrize("contract", [Contract(), bound("latency", 30, "s", qualifier="p95")])
+def test_the_next_best_plan_is_another_one(contract: Contract) -> None:
+    """Plans of other sizes that take as long are no news."""
+    choice = search([CALL], small_cpu(), contract)
+    assert choice.next_best is not None and choice.next_best.feasible
+    assert abs(choice.next_best.cost.seconds / choice.best.cost.seconds - 1) > 0.02
+
+
 def test_the_frame_holds_no_more_devices_than_there_are() -> None:
     space = Space(("bf16",), ("bf16",), (8,), (512,), (1, 2, 4), (1, 2), (1, 2, 4), devices=4)
     found = frame(space)

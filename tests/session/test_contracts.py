@@ -43,7 +43,8 @@ def test_explain_says_what_a_query_will_take(small: FakeSession) -> None:
     text = plan(small, f"EXPLAIN {GENERATE} WITH max_tokens = 8")
     assert "rows 30 → 20 distinct" in text
     assert "predicted " in text and "rows/s · latency p95 " in text and "MiB" in text
-    assert "-- considered " in text and "next best: batch " in text
+    assert "-- considered " in text
+    assert "next best: " not in text  # what takes as long is no other plan
     assert "-- hardware: cpu (2 cores) · fake" in text
     assert small.asked == []
 
@@ -83,7 +84,22 @@ def test_what_no_plan_keeps_fails_before_any_call(small: FakeSession, prefix: st
     message = caught.value.message
     assert message.startswith(f"no plan meets {bound.split()[0]}") and "nearest: fp32" in message
     assert "meet it with: " in message
+    assert _blamed(caught.value) == bound
     assert small.asked == []
+
+
+def test_a_pinned_precision_without_proof_is_told_from_a_bad_one(small: FakeSession) -> None:
+    text = f"{GENERATE} WITH quality >= 0.9, kv_cache = 'bf16'"
+    with pytest.raises(PlanError, match="nothing is proven: 30 rows are too few") as caught:
+        small.query(text).arrow()
+    assert "meet it with: kv_cache left out" in caught.value.message and "quality >= 0\n" not in caught.value.message
+    assert _blamed(caught.value) == "quality >= 0.9"
+
+
+def _blamed(error: DqlError) -> str:
+    """The text that an error points at."""
+    assert error.text is not None and error.span is not None
+    return error.text[slice(*error.span)]
 
 
 def test_best_effort_runs_the_nearest_plan_and_says_so(small: FakeSession) -> None:
@@ -97,8 +113,9 @@ def test_best_effort_runs_the_nearest_plan_and_says_so(small: FakeSession) -> No
     ["quantization = 'int8'", "kv_cache = 'fp8'", "devices = 2", "tensor_parallel = 2", "pipeline_parallel = 4"],
 )
 def test_settings_that_no_engine_here_has_are_named(small: FakeSession, setting: str) -> None:
-    with pytest.raises(UnsupportedError, match=setting.split()[0]):
+    with pytest.raises(UnsupportedError, match=setting.split()[0]) as caught:
         small.query(f"{GENERATE} WITH {setting}").arrow()
+    assert _blamed(caught.value) == setting
     assert small.asked == []
 
 
@@ -226,7 +243,7 @@ def test_an_endless_input_is_planned_for_by_its_first_rows(small: FakeSession, m
 )
 def test_caches_can_be_switched_off(small: FakeSession, setting: str, said: str) -> None:
     text = plan(small, f"EXPLAIN ANALYZE {GENERATE} WITH {setting} = false")
-    assert f"{said} (pinned)" in text and f"pinned: {setting} = False" in text
+    assert f"{said} (pinned)" in text and f"pinned: {setting} = false" in text
     assert len(small.asked) == (30 if setting == "result_cache" else 20)
 
 
@@ -264,15 +281,15 @@ def test_hardware_lists_this_machine_first(small: FakeSession) -> None:
 def test_residuals_are_the_median_of_recent_calls(tmp_path: Path) -> None:
     history = History(tmp_path / "deep" / "runs.db")
     assert history.factor("m", "h", decodes=True) == 1.0 and history.outputs("t") is None and history.runs() == []
-    for seconds in (10.0, 30.0, 12.0, 0.1):
-        call = CallRecord("t", "m", "h", True, seconds / 1.5 if seconds != 30 else 1.0, seconds, 20, (1.0, seconds))
+    for modelled, seconds in ((10 / 1.5, 10.0), (1.0, 30.0), (8.0, 12.0), (0.1 / 1.5, 0.1), (0.9, 20.0), (0.1, 3.9)):
+        call = CallRecord("t", "m", "h", True, modelled, seconds, 20, (1.0, seconds))
         history.record(
             RunRecord("q", "m", "h", "", 20, 0, 1.0, 0.1, seconds, [("latency < 1s", 1.0, 2.0, False)], [call])
         )
     assert history.factor("m", "h", decodes=True) == pytest.approx(1.5)
     assert history.factor("m", "h", decodes=False) == history.factor("m", "other", decodes=True) == 1.0
-    assert history.outputs("t") == (1.0, 0.1)
-    assert [run.seconds for run in history.runs(2)] == [0.1, 12.0]
+    assert history.outputs("t") == (1.0, 3.9)
+    assert [run.seconds for run in history.runs(2)] == [3.9, 20.0]
     assert history.runs()[0].bounds == [("latency < 1s", 1.0, 2.0, False)]
 
 
