@@ -31,6 +31,9 @@ def _report(hardware: Hardware, model: str, path: Path | None) -> None:
     print(f"  memory     {bytes_text(hardware.memory)}, read at {hardware.bandwidth / 1e9:.1f} GB/s")
     print(f"  products   {rate / 1e9:,.0f} GFLOP/s in {precision} at the shapes of {model}")
     print(f"  each step  {hardware.step_seconds * 1e3:.2f} ms beside its arithmetic")
+    if hardware.kind != "cpu":
+        launch = f"{hardware.launch_seconds * 1e6:.0f} µs to launch where prompts are read"
+        print(f"  each layer {launch}; {hardware.overlap:.0%} of a step's launching is hidden behind its arithmetic")
     if path is not None and path.is_file():
         print(f"  kept in    {path}")
 

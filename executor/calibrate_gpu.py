@@ -8,8 +8,9 @@ of the speed of light by the datasheet's peaks and the bandwidth measured, as `H
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from time import perf_counter
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ import torch
 from dql.errors import UnsupportedError
 from dql.executor.block_pool import Block
 from dql.executor.calibrate import SWAY, TINY, shares
-from dql.executor.decode_graphs import recorder
+from dql.executor.device_timer import DeviceTimer, Timer, ticked
 from dql.executor.engine import Engine
 from dql.executor.models.decoder import Decoder, PackedTokens
 from dql.executor.models.head import Head
@@ -29,15 +30,21 @@ from dql.executor.slab import Slab
 from dql.executor.step import Segment, Step, StepBuilder
 from dql.executor.transfer import Transfer
 from dql.executor.triton_attention import AttentionPlan, TritonAttention
+from dql.executor.triton_backend import launched
 from dql.executor.warm_up import warm_up
 from dql.executor.weights import dummy_weights
 from dql.kernels.attention import QueryRows, prefix_attention
 from dql.kernels.kv_cache import KVCache
 from dql.models.shape import ModelShape
 from dql.planner.hardware import BYTES_PER_VALUE, Hardware, Operators, Progress, layer_key
+from dql.planner.physical import Placement
+from dql.planner.step_model import StepModel, Steps
 
 USUAL = "bf16"  # the precision that attention and the head run in, whatever the matrices are held in
 _POSITIONS = 8192
+_PROMPT = 12  # tokens of a row in the runs that show what the processor does
+_FEW = 16  # tokens of a step that is all launches
+_LAYERS = 3  # of the model of whole steps
 _Size = TypeVar("_Size")
 
 
@@ -79,41 +86,6 @@ THOROUGH = GpuGrid(
 )
 
 
-class Timer(Protocol):
-    """Tells how long a device works on a call."""
-
-    def __call__(self, work: Callable[[], object], repeats: int) -> float:
-        """Least seconds of a call, after one that compiles what it needs."""
-        ...
-
-
-class DeviceTimer:
-    """By CUDA's events, the calls repeated from a graph; by the processor's clock on any other device."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._record = recorder(device)
-
-    def __call__(self, work: Callable[[], object], repeats: int) -> float:
-        """See Timer."""
-        if self._record is None:
-            work()
-            return min(_ticked(work) for _ in range(repeats))
-
-        def run() -> torch.Tensor:
-            work()
-            return torch.empty(0)
-
-        again, spans = self._record(run).again, []
-        for _ in range(repeats):
-            begin, end = (torch.Event("cuda", enable_timing=True) for _ in range(2))
-            begin.record()
-            again()
-            end.record()
-            spans.append((begin, end))
-        torch.cuda.synchronize()
-        return min(begin.elapsed_time(end) for begin, end in spans) / 1e3
-
-
 def measure(
     base: Hardware,
     shape: ModelShape,
@@ -143,6 +115,13 @@ def measure(
             shared_attention=shares(list(bench.shared_attention(0.7)), typical.shared_attention),
             decode_attention=shares(list(bench.decode_attention(0.8)), typical.decode_attention),
         )
+        progress("whole steps", 0.75)
+        launch = bench.launch_seconds()
+        whole = replace(
+            base, operators={f"{USUAL} {layer_key(shape)}": operators}, bandwidth=bandwidth, source="measured"
+        )
+        whole = replace(whole, layer_seconds=0.0, overlap=0.0, step_seconds=step, row_seconds=row, start_seconds=start)
+        layer, overlap = bench.beyond(whole)
         progress("lower precisions", 0.8)
         found = {USUAL: operators, **bench.lower(operators)}
     known = base.source == "measured"
@@ -152,7 +131,9 @@ def measure(
         bandwidth=bandwidth,
         operators={**others, **{f"{name} {layer_key(shape)}": measured for name, measured in found.items()}},
         step_seconds=step,
-        layer_seconds=0.0,
+        layer_seconds=layer,
+        launch_seconds=launch,
+        overlap=overlap,
         row_seconds=row,
         start_seconds=start,
         sway=SWAY,
@@ -194,15 +175,41 @@ class _Bench:
         They are the processor's and the launches', so that the clock on the wall is what counts.
         """
         rows, steps = self._grid.rows, self._grid.steps
-        weights = "bf16" if self._device.type == "cuda" else "fp32"
-        options = EngineOptions(
-            device=str(self._device), weights=weights, kv_cache=weights, kv_bytes=64 << 20, max_rows=rows
-        )
-        engine = Engine(self._decoder(TINY, self._layout(USUAL)), options)
+        engine = self._engine(TINY)
         alone = _run_seconds(engine, 1, Generate(steps), self._grid.repeats) / steps
         together = _run_seconds(engine, rows, Generate(steps), self._grid.repeats)
         begun = _run_seconds(engine, rows, Score(((1,), (2,))), self._grid.repeats) / rows
         return alone, max(0.0, (together - begun * rows) / steps - alone) / rows, begun
+
+    def launch_seconds(self) -> float:
+        """The processor's seconds to launch a layer of a step that no graph repeats."""
+        step = self._prompts(1, _FEW)
+        newest = torch.zeros(_FEW + 1, dtype=torch.int32, device=self._device)
+
+        def taken(layers: int) -> float:
+            one = replace(self._shape, num_layers=layers, vocab_size=256)
+            decoder, caches = self._decoder(one, self._layout(USUAL)), [self._cache(_FEW + 1)] * layers
+            return self._timer.host(lambda: launched(step, decoder, caches, newest), self._grid.repeats)
+
+        return max(0.0, taken(_LAYERS) - taken(1)) / (_LAYERS - 1)
+
+    def beyond(self, found: Hardware) -> tuple[float, float]:
+        """What whole decoding steps take beyond what `found` says of their parts, for each layer, and where they take
+        less, the overlap.
+        """
+        one, steps = replace(self._shape, num_layers=_LAYERS, vocab_size=256), self._grid.steps
+        engine, model = self._engine(one), StepModel(found, one, Placement(USUAL, USUAL))
+        layer, overlap = [], []
+        for rows in (1, self._grid.rows):
+            begun = self._timer.host(partial(_run, engine, rows, Score(((1,), (2,)))), self._grid.repeats)
+            whole = self._timer.host(partial(_run, engine, rows, Generate(steps)), self._grid.repeats)
+            one_step, work = (whole - begun) / steps, np.full(1, float(rows))
+            host = found.step_seconds + found.row_seconds * rows
+            keys = work * (_PROMPT + steps / 2)
+            parts = float(model.seconds(Steps(work, work, work, decode_keys=keys, decoding=work))[0])
+            layer.append(max(0.0, one_step - parts) / _LAYERS)
+            overlap.append(min(1.0, max(0.0, parts - one_step) / max(min(host, parts - host), 1e-9)))
+        return float(np.mean(layer)), float(np.mean(overlap))
 
     def layers(self, precision: str, share: float) -> Iterator[tuple[float, float, float]]:
         """A layer without attention over the tokens of a step."""
@@ -234,11 +241,8 @@ class _Bench:
         """Prompts over themselves, one layer."""
         for length in self._within(self._grid.run_lengths, share):
             rows = max(1, self._grid.step_tokens // length)
-            builder, ids = StepBuilder(), np.zeros(length, np.int32)
-            for row in range(rows):
-                builder.add_segment(Segment(ids, 0, row * length, 0, (), None))
             flops = 4.0 * self._shape.query_size * rows * length * (length + 1) / 2
-            yield length, flops / self._base.peak[USUAL], self._attention(builder.build(), rows * length)
+            yield length, flops / self._base.peak[USUAL], self._attention(self._prompts(rows, length), rows * length)
 
     def shared_attention(self, share: float) -> Iterator[tuple[float, float, float]]:
         """Queries over a run that all of them share, joined to what they have seen, one layer."""
@@ -281,6 +285,26 @@ class _Bench:
                 continue
             found[precision] = replace(exact, linear=shares(points, typical))
         return found
+
+    def _prompts(self, rows: int, length: int) -> Step:
+        """So many prompts of this length, each over itself; the last hidden state of each is wanted."""
+        builder, ids = StepBuilder(), np.zeros(length, np.int32)
+        for row in range(rows):
+            builder.add_segment(Segment(ids, 0, row * length, 0, (), None, outputs=1))
+        return builder.build()
+
+    def _engine(self, shape: ModelShape) -> Engine:
+        """An engine for as many rows as are measured together."""
+        weights, rows = "bf16" if self._device.type == "cuda" else "fp32", self._grid.rows
+        slots = 2 * rows * (_PROMPT + self._grid.steps)  # a run takes part of what is free
+        options = EngineOptions(
+            device=str(self._device),
+            weights=weights,
+            kv_cache=weights,
+            kv_bytes=int(slots * shape.kv_bytes_per_token(BYTES_PER_VALUE[weights])),
+            max_rows=rows,
+        )
+        return Engine(self._decoder(shape, self._layout(USUAL)), options)
 
     def _attention(self, step: Step, slots: int) -> float:
         """Seconds of one layer, keys of several layers read in turn so that they come from memory."""
@@ -327,17 +351,12 @@ def _no_attention(q: torch.Tensor, cache: KVCache, *, window: int | None) -> tor
 
 def _run_seconds(engine: Engine, rows: int, task: Generate | Score, repeats: int) -> float:
     """Least seconds of a run, after one that compiles and records what it needs."""
-    draw = np.random.default_rng(0)
-
-    def run() -> Sequence[object]:
-        prompts = draw.integers(0, TINY.vocab_size, (rows, 12)).astype(np.int32)
-        return list(engine.run(Request(i, prompts[i], task) for i in range(rows)))
-
+    run = partial(_run, engine, rows, task)
     run()
-    return min(_ticked(run) for _ in range(repeats))
+    return min(ticked(run) for _ in range(repeats))
 
 
-def _ticked(work: Callable[[], object]) -> float:
-    began = perf_counter()
-    work()
-    return perf_counter() - began
+def _run(engine: Engine, rows: int, task: Generate | Score) -> Sequence[object]:
+    """So many prompts, all of which differ."""
+    prompts = np.random.default_rng().integers(0, TINY.vocab_size, (rows, _PROMPT)).astype(np.int32)
+    return list(engine.run(Request(i, prompts[i], task) for i in range(rows)))

@@ -21,6 +21,7 @@ from dql.kernels.merge_states import merge_states
 
 State = tuple[torch.Tensor, torch.Tensor]
 MAX_PIECES, MIN_BLOCKS = 16, 4  # of a row split over its keys, and the fewest blocks of keys of a piece
+MOST_STATES = 8192  # tokens times pieces: the pieces' states are held in float32 for every token of the step
 SHORT = 64  # query-head pairs of a row up to which a smaller query block is used
 
 
@@ -216,7 +217,7 @@ def _stretch(q: torch.Tensor, cache: KVCache, rows: QueryRows, max_length: int) 
     config = choose("attention", f"{'short' if queries <= SHORT else 'long'} {head_class(head_dim, scaled)}")
     block = config.blocks["BLOCK_N"]
     programs = rows.starts.shape[0] * kv_heads * cdiv(queries, config.blocks["BLOCK_M"])
-    pieces = min(processors() // programs, cdiv(max_length, MIN_BLOCKS * block), MAX_PIECES)
+    pieces = min(processors() // programs, cdiv(max_length, MIN_BLOCKS * block), MAX_PIECES, MOST_STATES // q.shape[0])
     return cdiv(cdiv(max_length, pieces), block) * block if pieces > 1 else None
 
 

@@ -8,6 +8,7 @@ cross every tile boundary. A newer architecture uses the newest row that is not 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
+from typing import Any
 
 from dql.kernels.language import interpreting, power_of_two, triton
 
@@ -157,15 +158,24 @@ CONFIGS: Mapping[tuple[str, str, int], Config] = {
 
 def architecture() -> int:
     """Compute capability × 10 of the active device, or 0 under Triton's interpreter."""
-    return 0 if interpreting() else int(triton.runtime.driver.active.get_current_target().arch)
+    return 0 if interpreting() else _active()[0]
 
 
 def processors() -> int:
     """Streaming multiprocessors of the active device; 4 under Triton's interpreter."""
-    if interpreting():
-        return 4
-    active = triton.runtime.driver.active
-    return int(active.utils.get_device_properties(active.get_current_device())["multiprocessor_count"])
+    return 4 if interpreting() else _active()[1]
+
+
+def _active() -> tuple[int, int]:
+    driver = triton.runtime.driver.active
+    return _figures(driver, driver.get_current_device())
+
+
+@cache  # asked for with every launch, and the driver takes microseconds to say
+def _figures(driver: Any, device: int) -> tuple[int, int]:
+    """Compute capability × 10 and multiprocessors of a device, which is the active one."""
+    properties = driver.utils.get_device_properties(device)
+    return int(driver.get_current_target().arch), int(properties["multiprocessor_count"])
 
 
 def head_class(head_dim: int, quantised: bool) -> str:

@@ -90,7 +90,9 @@ class Hardware:
     memory: bytes of each device. bandwidth: bytes per second. peak: operations per second by precision. operators: by
     precision, and by 'precision shape' where that model's shape was measured. Seconds: step_seconds for each step,
     layer_seconds for each layer of a step, row_seconds for each decoding row of a step, start_seconds for each row,
-    call_seconds for each call of attention over prompts in a layer.
+    call_seconds for each call of attention over prompts in a layer, launch_seconds for each layer of a step with
+    prompts, which a device is told launch by launch. overlap: the share of the processor's seconds for a step, or of
+    the device's where these are fewer, that pass while the other works.
     all_reduce: bytes → seconds between two devices or more. price: USD per device-hour, None where nobody said.
     spread: half-width of a prediction's interval as a share of it. load: share of the cores that others used meanwhile.
     sway: by what share one step in twenty took longer than its like. deterministic: what that setting costs.
@@ -109,6 +111,8 @@ class Hardware:
     row_seconds: float = 0.0
     start_seconds: float = 0.0
     call_seconds: float = 0.0
+    launch_seconds: float = 0.0
+    overlap: float = 0.0
     tokenize: float = 1e6
     all_reduce: Curve = Curve(((1.0, 0.0),))
     price: float | None = None

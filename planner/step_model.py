@@ -52,10 +52,12 @@ class StepModel:
         """Seconds of each step. In a pipeline the step is cut in as many parts as there are stages, which work side by
         side: it takes as long as one part through all of them.
         """
+        hardware, layers = self.hardware, self.shape.num_layers
         parts = np.minimum(self.placement.pipeline_parallel, np.maximum(steps.tokens, 1))
-        host = self.hardware.step_seconds + self.hardware.layer_seconds * self.shape.num_layers
-        rows = self.hardware.row_seconds * steps.decoding + self.hardware.start_seconds * steps.started
-        found: Floats = host + rows + self._layers(steps, parts) + self._head(steps, parts)
+        rows = hardware.row_seconds * steps.decoding + hardware.start_seconds * steps.started
+        host = hardware.step_seconds + np.where(steps.own_pairs > 0, hardware.launch_seconds * layers, 0.0) + rows
+        device = hardware.layer_seconds * layers + self._layers(steps, parts) + self._head(steps, parts)
+        found: Floats = host + device - hardware.overlap * np.minimum(host, device)
         return found * self._slower(steps) if self.placement.deterministic and self.hardware.kind == "cpu" else found
 
     def _slower(self, steps: Steps) -> Floats:

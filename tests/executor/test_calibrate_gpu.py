@@ -23,15 +23,19 @@ GRID = GpuGrid((), (16, 1), (4, 1), (8, 16), (4, 1), ((2, 16), (1, 8)), 1 << 20,
 
 
 class Clock:
-    """Runs each call once and says that it took a millisecond."""
+    """Runs each call once and says that it took a millisecond, or where the processor is timed, what it is told."""
 
-    def __init__(self) -> None:
-        self.calls = 0
+    def __init__(self, *spans: float) -> None:
+        self.calls, self._spans = 0, iter(spans)
 
     def __call__(self, work: Callable[[], object], repeats: int) -> float:
         work()
         self.calls += 1
         return 1e-3
+
+    def host(self, work: Callable[[], object], repeats: int) -> float:
+        work()
+        return next(self._spans, 1e-3)
 
 
 def found(base: Hardware, shape: ModelShape = SHAPE) -> Hardware:
@@ -43,12 +47,36 @@ def test_every_operator_is_measured_in_the_datasheets_units() -> None:
     here = found(base)
     assert here.source == "measured" and here.measured_for("bf16", SHAPE) and from_json(here.to_json()) == here
     assert here.bandwidth == pytest.approx(2 * GRID.read / 1e-3) and here.peak == base.peak
-    assert here.step_seconds > 0 and here.start_seconds > 0 and not here.layer_seconds
+    assert here.step_seconds > 0 and here.start_seconds > 0
     (first, *_) = (size for size, _ in here.operators_for("bf16", SHAPE).linear.points)
     assert first == 1.0
     model = StepModel(here, SHAPE, Placement("bf16", "bf16"))
     layer = float(model._layer(np.array([16.0]))[0])
     assert layer == pytest.approx(1e-3 / 2)  # the two layers took a millisecond together
+
+
+@pytest.mark.parametrize(("step", "layer", "overlap"), [(1.0, 1 / 3, 0.0), (0.0, 0.0, 1.0)])
+def test_whole_steps_tell_what_their_parts_do_not(step: float, layer: float, overlap: float) -> None:
+    """A step that takes far longer than its parts has more in each layer; one that takes no time hides all it can."""
+    runs = (0.0, step * GRID.steps)  # of rows that only begin, and of those that decode as well
+    clock = Clock(7e-3, 3e-3, *runs, *runs)  # three layers launched, and one
+    here = measure(hardware_named("h100"), SHAPE, GRID, device="cpu", timer=clock)
+    assert here.launch_seconds == pytest.approx(2e-3)
+    assert here.layer_seconds == pytest.approx(layer, abs=0.05) and here.overlap == overlap
+
+
+def test_only_steps_with_prompts_are_launched_layer_by_layer() -> None:
+    """And what the device does meanwhile is counted once, as far as the two overlap."""
+    one, none = np.ones(1), np.zeros(1)
+    host = replace(hardware_named("h100"), launch_seconds=1e-3)
+    model = StepModel(host, SHAPE, Placement("bf16", "bf16"))
+    plain = StepModel(hardware_named("h100"), SHAPE, Placement("bf16", "bf16"))
+    prompts, rows = (Steps(one * 64, one, one, own_pairs=pairs) for pairs in (one * 64, none))
+    assert float(model.seconds(rows)[0]) == float(plain.seconds(rows)[0])
+    assert float((model.seconds(prompts) - plain.seconds(prompts))[0]) == pytest.approx(1e-3 * SHAPE.num_layers)
+    beside = replace(model, hardware=replace(host, overlap=1.0))
+    launching = host.step_seconds + 1e-3 * SHAPE.num_layers
+    assert float(beside.seconds(prompts)[0]) == pytest.approx(launching)  # tiny arithmetic is hidden behind it
 
 
 def test_a_second_shape_leaves_the_first_and_its_units_alone() -> None:
