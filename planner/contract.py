@@ -151,6 +151,12 @@ class Contract:
         """Whether the query or the session gave a setting that otherwise the planner decides."""
         return self.setting(name) is not None and (name in self.pinned or name in self.defaults)
 
+    @property
+    def of_session(self) -> Mapping[str, Value]:
+        """Settings in force that SET gave, and not the query."""
+        given = (item for item in self.defaults.items() if item[0] not in self.pinned)
+        return {name: value for name, value in given if value is not None}
+
     def bound(self, name: str) -> Bound | None:
         return next((b for b in self.bounds if b.name == name), None)
 

@@ -76,8 +76,9 @@ def explain(found: Explanation, rewrites: bool = False) -> str:
     lines += [f"-- bound {p.bound}: {p}" for p in promises(found)]
     if found.contract.bound("quality") is None:
         lines += [f"-- quality: {line}" for line in found.quality]
-    pinned = {name: value for name, value in found.contract.pinned.items() if name != "disabled_rules"}
-    lines += [f"-- pinned: {name} = {value_text(value)}" for name, value in pinned.items()]
+    for how, settings in (("pinned", found.contract.pinned), ("set", found.contract.of_session)):
+        given = {name: value for name, value in settings.items() if name != "disabled_rules"}
+        lines += [f"-- {how}: {name} = {value_text(value)}" for name, value in given.items()]
     if found.choice is not None:
         lines += [f"-- {line}" for line in choice_lines(found.choice)]
     if found.answered:

@@ -152,7 +152,7 @@ def call_lines(
     }
     how = " · ".join(texts[0] if contract.setting(name) else f"{texts[1]} (pinned)" for name, texts in shares.items())
     if not (cascades or contract.may_lose):
-        pinned = {"quantization", "kv_cache"} & contract.pinned.keys()
+        pinned = contract.is_pinned("quantization") or contract.is_pinned("kv_cache")
         how += f" · no {'other ' if pinned else ''}lossy choice (no quality bound)"
     place = None if choice is None else placement_line(choice, out)
     lines = [how if place is None else f"{place} · {how}"]
@@ -171,7 +171,7 @@ def call_lines(
 
 def placement_line(choice: Choice, out: str) -> str:
     """Where a call runs: 'batch 128 · chunk 1,024', sharding before it where there is any, pinned sizes marked."""
-    place, pinned = choice.place(out), choice.contract.pinned
+    place = choice.place(out)
     shards = {
         "tensor parallel": place.tensor_parallel,
         "pipeline parallel": place.pipeline_parallel,
@@ -179,7 +179,7 @@ def placement_line(choice: Choice, out: str) -> str:
     }
     parts = [f"{name} {count}" for name, count in shards.items() if count > 1]
     if any(call.work.decodes for call in choice.calls if call.out == out):
-        parts.append(f"batch {place.max_rows}" + (" (pinned)" if "batch_size" in pinned else ""))
+        parts.append(f"batch {place.max_rows}" + (" (pinned)" if choice.contract.is_pinned("batch_size") else ""))
     return " · ".join([*parts, f"chunk {place.step_tokens:,}"])
 
 
@@ -198,10 +198,10 @@ def sizes_text(choice: Choice, between: str) -> list[str]:
 
 def precisions(contract: Contract, choice: Choice | None, kind: Kind) -> tuple[str, str]:
     """Precision of weights and KV cache, marked where pinned."""
-    place, pinned = placement(contract, choice, kind), contract.pinned
+    place = placement(contract, choice, kind)
     return (
-        place.weights + (" (pinned)" if "quantization" in pinned else ""),
-        place.kv_cache + (" (pinned)" if "kv_cache" in pinned else ""),
+        place.weights + (" (pinned)" if contract.is_pinned("quantization") else ""),
+        place.kv_cache + (" (pinned)" if contract.is_pinned("kv_cache") else ""),
     )
 
 

@@ -24,6 +24,7 @@ def as_json(found: Explanation) -> Json:
         "calls": {out: _call(found, out, names) for out in {**found.statistics, **found.notes, **found.measured}},
         "applied": list(dict.fromkeys(step.rule for step in found.applied)),
         "pinned": dict(found.contract.pinned),
+        "set": dict(found.contract.of_session),
         "objective": " ".join(found.contract.objective),
         "bounds": [
             {"bound": str(p.bound), "predicted": p.predicted, "give": p.give, "measured": p.measured, "kept": p.kept}

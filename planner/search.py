@@ -230,7 +230,9 @@ def _pinned(contract: Contract, name: str, hardware: Hardware, what_if: bool) ->
         raise UnsupportedError(
             f"{name} = {value} does not run on {hardware}",
             span=contract.places.get(name),
-            hint=f"it runs {known}" + ("" if what_if else "; EXPLAIN (ON 'h100') … prices other machines"),
+            hint=f"it runs {known}"
+            + ("" if what_if else "; EXPLAIN (ON 'h100') … prices other machines")
+            + _taken_back(name, contract),
         )
     return value
 
@@ -248,8 +250,17 @@ def _pinned_count(contract: Contract, name: str, hardware: Hardware, what_if: bo
             if hardware.shipped
             else "a query runs on 1 device"
         )
-        raise UnsupportedError(f"{name} = {value}, and {has}", span=contract.places.get(name), hint=hint + more)
+        raise UnsupportedError(
+            f"{name} = {value}, and {has}",
+            span=contract.places.get(name),
+            hint=hint + more + _taken_back(name, contract),
+        )
     return value
+
+
+def _taken_back(name: str, contract: Contract) -> str:
+    """How to be rid of a setting that no query shows."""
+    return f"; RESET {name} takes back what SET gave" if name in contract.of_session else ""
 
 
 def _check_shards(contract: Contract, shards: int, devices: int) -> None:

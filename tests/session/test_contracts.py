@@ -119,6 +119,18 @@ def test_settings_that_no_engine_here_has_are_named(small: FakeSession, setting:
     assert small.asked == []
 
 
+def test_what_set_pins_is_shown_and_taken_back(small: FakeSession) -> None:
+    small.query("SET batch_size = 4")
+    small.query("SET max_tokens = 8")
+    text = plan(small, f"EXPLAIN {GENERATE} WITH max_tokens = 6")
+    assert "batch 4 (pinned)" in text and "-- set: batch_size = 4" in text
+    assert "-- pinned: max_tokens = 6" in text and "max_tokens = 8" not in text
+    small.query("SET quantization = 'int8'")
+    with pytest.raises(UnsupportedError) as caught:
+        small.query(f"EXPLAIN {GENERATE}")
+    assert "RESET quantization" in str(caught.value.hint)
+
+
 def test_a_cost_bound_needs_a_price(small: FakeSession) -> None:
     with pytest.raises(ConfigError, match="needs a price"):
         small.query(f"{GENERATE} WITH cost < 1 USD").arrow()
