@@ -10,7 +10,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from enum import Enum
 from hashlib import blake2b
 from math import isfinite
@@ -18,11 +18,10 @@ from pathlib import Path
 from typing import TypeVar
 
 from dql import __version__
-from dql.catalog import Catalog, quote_name
 from dql.planner.physical import CallExec, InferExec
 from dql.planner.sampling import source
 from dql.planner.statistics import infer_nodes
-from dql.row_sums import Sums, row_sums
+from dql.row_sums import RowSums, Sums, hash_of
 
 Value = Mapping[str, object]
 T = TypeVar("T")
@@ -83,17 +82,15 @@ class Certificates:
 
 @dataclass(slots=True)
 class RowNames:
-    """Names the rows that calls of one query read, in whatever order they come; each input is read once.
+    """Names the rows that calls of one query read, in whatever order they come.
 
     identify: what decides what a call answers. seconds: that reading may take, all inputs together; None: as many as
     it takes.
     """
 
-    catalog: Catalog
-    params: Mapping[str, object]
+    sums: RowSums
     identify: Callable[[CallExec], object]
     seconds: float | None
-    _read: dict[tuple[str, str], Sums | None] = field(default_factory=dict, init=False)
 
     def of(self, node: InferExec, call: CallExec) -> str | None:
         """The name of the rows that a call of a node reads; None where the time does not do.
@@ -104,23 +101,21 @@ class RowNames:
         below = source(node)
         assert below is not None, "rows that cannot be sampled have no name"
         direct = node.child == below
-        read = dict.fromkeys((*call.holes, *((call.guard,) if call.guard else ())))
-        hashed = ", ".join(map(quote_name, read)) if direct else "dql_rows"
-        sums = self._sums(f"hash({hashed})" if hashed else "0::UBIGINT", below.sql)
+        columns = (name for name in (*call.holes, call.guard) if name is not None)
+        sums = self._read(hash_of(columns) if direct else "hash(dql_rows)", below.sql)
         if sums is None:
             return None
         calls = () if direct else (each for lower in infer_nodes(node.child) for each in lower.calls)
-        parts = node.child, [self.identify(each) for each in calls], sorted(self.params.items())
+        parts = node.child, [self.identify(each) for each in calls], sorted(self.sums.params.items())
         between = "" if direct else repr(parts)
         return blake2b(repr((sums, between)).encode(), digest_size=12).hexdigest()
 
-    def _sums(self, number: str, sql: str) -> Sums | None:
-        if (number, sql) not in self._read:
-            began = time.monotonic()
-            self._read[number, sql] = row_sums(self.catalog, number, sql, self.params, self.seconds)
-            if self.seconds is not None:
-                self.seconds = max(self.seconds - (time.monotonic() - began), 0.0)
-        return self._read[number, sql]
+    def _read(self, number: str, sql: str) -> Sums | None:
+        began = time.monotonic()
+        sums = self.sums.of(number, sql, self.seconds)
+        if self.seconds is not None:
+            self.seconds = max(self.seconds - (time.monotonic() - began), 0.0)
+        return sums
 
 
 def numbers(kind: type[T], value: object) -> T:

@@ -6,16 +6,14 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from types import MappingProxyType
 
-from dql.catalog import Catalog, quote_name
 from dql.planner.physical import InferExec
 from dql.planner.statistics import Asked, Counted, count_calls, countable
-from dql.row_sums import Sums, row_sums
+from dql.row_sums import NOTHING, RowSums, Sums, hash_of
 
 _KEPT = 64  # counted inputs
 _FINGERPRINTED = 1_000_000  # rows of an input that is read again to see whether it changed
 _CHEAP = 0.2  # seconds within which an input was read that may be read once more
 _PROMPT = 0.5  # seconds to the first rows of an input whose rows may be numbered
-_NOTHING = "0::UBIGINT"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +29,7 @@ class Counts:
     milliseconds where counting takes a tokenizer.
     """
 
-    def __init__(self, catalog: Catalog) -> None:
-        self._catalog = catalog
+    def __init__(self) -> None:
         self._known: OrderedDict[bytes, _Known] = OrderedDict()
 
     def clear(self) -> None:
@@ -43,7 +40,7 @@ class Counts:
         self,
         node: InferExec,
         ask: Callable[[], Sequence[Asked]],
-        params: Mapping[str, object],
+        sums: RowSums,
         budget: float,
         *,
         truncate: bool = False,
@@ -51,34 +48,34 @@ class Counts:
     ) -> Counted:
         """Statistics of a node whose input is countable, in a few times `budget` seconds if its rows come steadily;
         `ask` says what its calls ask, which of their prompts are `answered`, and whether prompts over the context are
-        cut, as `truncate` does."""
+        cut, as `truncate` does; `sums` those of the query's rows."""
         sql = countable(node)
         assert sql is not None, "what earlier inference decides cannot be counted"
         done = sorted((out, blake2b(b"".join(sorted(keys))).digest()) for out, keys in answered.items())
-        asked = repr((node.calls, sql, sorted(params.items()), truncate, done))
+        asked = repr((node.calls, sql, sorted(sums.params.items()), truncate, done))
         key = blake2b(asked.encode(), digest_size=16).digest()
         known = self._known.get(key)
         enough = known is not None and (known.counted.exact or known.budget >= budget)
-        if known is not None and enough and self._fingerprint(node, sql, params, budget) == known.fingerprint:
+        if known is not None and enough and _fingerprint(node, sums, sql, budget) == known.fingerprint:
             self._known.move_to_end(key)
             return known.counted
-        counted = count_calls(node, ask(), lambda text, rows: self._catalog.stream(text, rows, params), budget)
+        counted = count_calls(node, ask(), lambda text, rows: sums.catalog.stream(text, rows, sums.params), budget)
         fingerprint: Sums | None = None
         if counted.exact and counted.seconds < _CHEAP:
-            fingerprint = self._fingerprint(node, sql, params, budget)
+            fingerprint = _fingerprint(node, sums, sql, budget)
         elif not counted.exact and counted.first < _PROMPT:
-            numbered = row_sums(self._catalog, _NOTHING, sql, params, budget)
+            numbered = sums.of(NOTHING, sql, budget)
             if numbered is not None:
                 total = numbered[0]
                 counted = counted.scaled(total)
-                fingerprint = self._fingerprint(node, sql, params, budget) if total <= _FINGERPRINTED else None
+                fingerprint = _fingerprint(node, sums, sql, budget) if total <= _FINGERPRINTED else None
         if fingerprint is not None:
             self._known[key] = _Known(fingerprint, counted, budget)
             if len(self._known) > _KEPT:
                 self._known.popitem(last=False)
         return counted
 
-    def _fingerprint(self, node: InferExec, sql: str, params: Mapping[str, object], budget: float) -> Sums | None:
-        names = {hole for call in node.calls for hole in (*call.holes, *((call.guard,) if call.guard else ()))}
-        columns = ", ".join(map(quote_name, sorted(names)))
-        return row_sums(self._catalog, f"hash({columns})" if names else _NOTHING, sql, params, budget)
+
+def _fingerprint(node: InferExec, sums: RowSums, sql: str, budget: float) -> Sums | None:
+    columns = (name for call in node.calls for name in (*call.holes, call.guard) if name is not None)
+    return sums.of(hash_of(columns), sql, budget)

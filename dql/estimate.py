@@ -26,6 +26,7 @@ from dql.planner.search import Choice, check_price, search, space_of
 from dql.planner.statistics import BUDGET, CallStatistics, infer_nodes
 from dql.proofs import Proven
 from dql.resuming import answered
+from dql.row_sums import RowSums
 from dql.tally import Tally, model_key, questions
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ def estimate(
     that cannot run, ConfigError for unknown hardware.
     """
     identified = partial(identify, session, planned.contract)
-    names = RowNames(session.catalog, params, identified, None if running else _NAMING)
+    names = RowNames(RowSums(session.catalog, params), identified, None if running else _NAMING)
     judge = Judge(session, planned.contract, params, running and on is None, names, progress)
     predicted = partial(_estimate, session=session, params=params, on=on, rows=rows)
     first = partial(predicted, judge=replace(judge, may_ask=False), running=False, strict=False)
@@ -130,7 +131,7 @@ def _estimate(
     here = _hardware(planned.query, contract, session, on)
     hardware = here()
     query = judge.reference(planned.query, hardware)
-    tally = Tally(session, params, contract, _RUN_BUDGET if running and not asks else BUDGET, known)
+    tally = Tally(session, judge.names.sums, contract, _RUN_BUDGET if running and not asks else BUDGET, known)
     tally.count(query, rows)
     found = Estimate(planned, tally.statistics, tally.notes, tally.frames, kind=hardware.kind)
     settled, proven = Settled(), Proven()
@@ -161,7 +162,7 @@ def _of_the_rest(found: Estimate, query: QueryPlan, session: Surroundings, param
     if found.choice is None or not (done := answered(found, session, params)):
         return found
     contract, hardware, place = found.planned.contract, found.choice.hardware, found.choice.best.placement
-    tally = Tally(session, params, contract, _RUN_BUDGET, answered=done)
+    tally = Tally(session, RowSums(session.catalog, params), contract, _RUN_BUDGET, answered=done)
     tally.count(query, None)
     first = [cascade.first.out for cascade in cascades_of(query) if cascade.first.out in tally.statistics]
     asked, left = (sum(s[out].distinct for out in first) for s in (found.statistics, tally.statistics))

@@ -70,7 +70,7 @@ class Session:
         self.machine = Machine(self.config)
         self.history = History(self.config.runs_file)
         self.certificates = Certificates(self.config.certificates_dir)
-        self.counts = Counts(self.catalog)
+        self.counts = Counts()
         self.choices = Choices()
         self.settings_in_force: dict[str, Value] = {}
         self.model = self.config.model

@@ -20,6 +20,7 @@ from dql.planner.sampling import changes_state
 from dql.planner.statistics import Asked, CallStatistics, countable, infer_nodes
 from dql.planner.workload import workload
 from dql.prompts import CompiledPrompt
+from dql.row_sums import RowSums
 
 if TYPE_CHECKING:
     from dql.estimate import Surroundings
@@ -71,15 +72,16 @@ def _is_later(call: CallExec) -> bool:
 class Tally:
     """Collects what is known of a query's calls, node by node, those that run first first.
 
-    budget: seconds of counting, which the inputs share. known: what was counted of the same questions in another plan.
-    answered: keys of prompts that have answers already, by column: what is left is told of these calls.
+    sums: of the query's rows. budget: seconds of counting, which the inputs share. known: what was counted of the same
+    questions in another plan. answered: keys of prompts that have answers already, by column: what is left is told of
+    these calls.
     statistics, notes, frames: as in `Estimate`.
     """
 
     def __init__(
         self,
         session: "Surroundings",
-        params: Mapping[str, object],
+        sums: RowSums,
         contract: Contract,
         budget: float,
         known: Mapping[CallExec, CallStatistics] | None = None,
@@ -89,7 +91,7 @@ class Tally:
         self.notes: dict[str, str] = {}
         self.frames: dict[str, tuple[str, ...]] = {}
         self._session = session
-        self._params = params
+        self._sums = sums
         self._contract = contract
         self._budget = budget
         self._known = known or {}
@@ -148,7 +150,7 @@ class Tally:
         else:
             asking = partial(self._asked, node)
             cut, done = self._truncate, {c.out: self._answered[c.out] for c in asked if c.out in self._answered}
-            counted = session.counts.of(node, asking, self._params, self._budget, truncate=cut, answered=done)
+            counted = session.counts.of(node, asking, self._sums, self._budget, truncate=cut, answered=done)
             known = {c.out: s for c, s in zip(node.calls, counted.calls, strict=True) if c in asked}
             until = self._until_limit(known)
             self._learn(until, asked)
