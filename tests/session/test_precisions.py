@@ -8,7 +8,7 @@ import pytest
 
 from dql.errors import PlanError, UnsupportedError
 from dql.session import Session
-from tests.fake_session import CHOSEN, FakeSession, quick_below
+from tests.fake_session import CHOSEN, FakeSession, NoHistory, quick_below
 
 ROWS = 2000
 QUERY = "SELECT AI_FILTER('{body} mentions bug') AS f FROM t WITH quality >= 0.95"
@@ -18,6 +18,7 @@ QUERY = "SELECT AI_FILTER('{body} mentions bug') AS f FROM t WITH quality >= 0.9
 def quick(session: FakeSession) -> FakeSession:
     """A session on a machine that runs bf16 three times as fast; in bf16 some rows of `t` are answered otherwise."""
     quick_below(session, "bf16")
+    session.history = NoHistory(session.config.runs_file)
     table(session, 0)
     return session
 
