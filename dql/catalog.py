@@ -364,6 +364,7 @@ def _errors() -> Iterator[None]:
 
 
 _PLACE = re.compile(r"\n+LINE (\d+): (.*)\n( *)\^+\s*$", re.DOTALL)
+_CTRL_C = re.compile(r" failed: KeyboardInterrupt:?\s*\Z")  # while DuckDB looked at a frame
 _SOURCE = re.compile(r" when casting from source column _\d+")  # a plan's own name for it
 _MISSING = re.compile(r'No files found that match the pattern "([^"]+)"')
 _NAMED = re.compile(r'[Cc]olumn "([^"]+)"|(?:Table|Function) with name "?([\w.]+)"? does not exist')
@@ -388,7 +389,7 @@ def _translate(error: duckdb.Error, text: str) -> DqlError:
     kind, _, message = _SOURCE.sub("", text).partition(" Error: ")
     message, _, rest = (message or text).partition("\n")
     hint = None if rest.lstrip().startswith("Candidate functions") else " ".join(rest.split()) or None
-    if isinstance(error, duckdb.InterruptException):
+    if isinstance(error, duckdb.InterruptException) or _CTRL_C.search(str(error)):
         raise KeyboardInterrupt from error
     if isinstance(error, duckdb.OutOfMemoryException):
         return OutOfMemoryError(message, hint=hint or "raise DQL_MEMORY_LIMIT or read fewer columns")

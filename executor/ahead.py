@@ -6,8 +6,8 @@ let go of the interpreter while they work, and a device computes by itself.
 """
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Collection, Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -39,23 +39,34 @@ def ahead(function: Callable[[T], R], items: Iterable[T], *, depth: int = 1) -> 
             begun.append(worker.submit(function, item))
             del item
             if len(begun) > depth:
-                yield begun.popleft().result()
+                yield _first(begun)
         while begun:
-            yield begun.popleft().result()
+            yield _first(begun)
         if failure is not None:
             raise failure
     finally:
-        _end(worker)
+        _end(worker, begun)
 
 
-def _end(worker: ThreadPoolExecutor) -> None:
-    """Wait for the thread, also through Ctrl-C: it may hold what the caller closes next."""
+def _first(begun: deque[Future[R]]) -> R:
+    """The oldest result; one that is awaited when Ctrl-C comes stays among those to be waited for."""
+    result = begun[0].result()
+    begun.popleft()
+    return result
+
+
+def _end(worker: ThreadPoolExecutor, begun: Collection[Future[R]]) -> None:
+    """Wait for the thread, also through Ctrl-C: it may hold what the caller closes next.
+
+    For its work first: a thread whose join was interrupted counts as ended in Python 3.11.
+    """
     interrupt: KeyboardInterrupt | None = None
     while True:
         try:
-            worker.shutdown(cancel_futures=True)
+            wait([future for future in begun if not future.cancel()])
             break
         except KeyboardInterrupt as error:
             interrupt = error
+    worker.shutdown()
     if interrupt is not None:
         raise interrupt

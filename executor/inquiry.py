@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from dql.executor.ahead import ahead
 from dql.executor.context import Context
+from dql.executor.interrupts import held_back
 from dql.executor.options import Counters, EngineOptions
 from dql.executor.prefix_tree import sort_prompts
 from dql.executor.requests import Answer, Generate, Request, Task, Tokens
@@ -122,6 +123,11 @@ class _Asking:
         context.tracker.phase("running", ", ".join(inquiry.call.label for inquiry in self._inquiries))
         before, began = replace(engine.counters), perf_counter()
         timeout = context.policy.row_timeout
+
+        def cancel() -> None:
+            context.cancelled.set()
+            engine.cancel()
+
         answers = engine.run(
             requests,
             pace=self._watch or place,
@@ -138,7 +144,8 @@ class _Asking:
         writes = any(isinstance(request.task, Generate) for request in requests)
         answered = self._answered(answers, requests[0].id + 1, lambda done: context.show(done, engine.counters, before))
         try:
-            with closing(answers), closing(ahead(self._spelt, _parts(answered), depth=int(writes))) as parts:
+            parts = ahead(self._spelt, _parts(answered), depth=int(writes))
+            with held_back(cancel), closing(answers), closing(parts):
                 for found in chain.from_iterable(parts):
                     self._give(found)
         except KeyboardInterrupt:

@@ -93,8 +93,8 @@ class Run:
             yield
             return
         keeper = Keeper(self.unfinished, self.context.memos, self.recalled)
-        keeper.start()
         try:
+            keeper.start()
             yield
         finally:
             safe = self._whole and self.delivers
@@ -203,6 +203,11 @@ class Runtime:
         self._threads = threads
         self._models: dict[str, Model] = {}
         self._engines: OrderedDict[tuple[str, str, str, str], Engine] = OrderedDict()
+
+    @property
+    def loaded(self) -> Sequence[Engine]:
+        """The engines that are kept, the one unused longest first."""
+        return tuple(self._engines.values())
 
     def start(
         self,

@@ -10,6 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from itertools import islice
@@ -104,7 +105,8 @@ class Keeper:
         """Stop writing; `stopped`: the run did, so that all its answers are written."""
         self._stopped = stopped
         self._ended.set()
-        self._thread.join()
+        with suppress(RuntimeError):  # Ctrl-C came while it was started: it ends by itself
+            self._thread.join()
 
     def _run(self) -> None:
         wait = _FIRST

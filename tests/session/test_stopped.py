@@ -1,5 +1,6 @@
 """A statement that stopped goes on from all that was answered, and from nothing else."""
 
+import signal
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
@@ -10,9 +11,13 @@ import pyarrow as pa
 import pytest
 
 from dql.catalog import Catalog
+from dql.config import Config
 from dql.errors import BindError
+from dql.executor.block_pool import Block, BlockPool
 from dql.executor.operators import execute
 from dql.executor.requests import Answer
+from dql.result import Result
+from dql.session import Session
 from tests.fake_session import FakeEngine, FakeSession
 
 ROWS = 10
@@ -168,3 +173,44 @@ def test_rejects_are_not_the_target(session: FakeSession, tmp_path: Path) -> Non
     with pytest.raises(BindError, match="both the rows and the rejected ones"):
         session.query(f"{PLAIN} WITH rejects = '{tmp_path}/a.csv' INTO '{tmp_path}/./a.csv'")
     assert not session.asked
+
+
+@pytest.mark.slow
+def test_an_interrupt_ends_the_engine_between_two_steps(
+    tmp_path: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where it comes while slots are handed out, none is lost; the rows that were finished are there."""
+    allocate, counted, at = BlockPool.allocate, 0, -1
+
+    def interrupted(pool: BlockPool, length: int) -> Block | None:
+        nonlocal counted
+        block, counted = allocate(pool, length), counted + 1
+        if counted == at:
+            signal.raise_signal(signal.SIGINT)
+        return block
+
+    monkeypatch.setattr(BlockPool, "allocate", interrupted)
+    with Session(config=Config(home=tmp_path, model=str(model_file), threads=1)) as session:
+
+        def run(text: str) -> Result:
+            tables = {"t": pa.table({"body": [f"{i} {text} {i}" for i in range(600)]})}
+            query = "SELECT AI_GENERATE('Say {body}', max_tokens => 4) AS g FROM t WITH batch_size = 16"
+            return session.query(query, tables=tables)
+
+        assert len(run("one")) == 600
+        at, counted = counted * 3 // 4, 0
+        stopped = run("two")
+        assert 0 < len(stopped) < 600 and stopped.interrupted
+        assert all(engine.free_slots == engine.pool.slots and engine.idle for engine in session.runtime.loaded)
+        at = -1
+        assert len(run("two")) == 600
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_an_interrupt_while_a_frame_is_looked_at_is_one(session: FakeSession) -> None:
+    class Frame:
+        def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        session.query("SELECT AI_GENERATE('say ' || i) AS g FROM t", tables={"t": Frame()}).arrow()
