@@ -45,7 +45,7 @@ CONFIGS: Mapping[tuple[str, str, int], Config] = {
     **_rows("scale_sums", 90, {"any": Config({"BLOCK": 1024})}),
     **_rows("merge_states", 0, {"any": Config({"BLOCK": 4})}),
     **_rows("merge_states", 90, {"any": Config({"BLOCK": 16})}),
-    **_rows("rope", 0, {"any": Config({"HEADS": 2})}),
+    **_rows("rope", 0, {"any": Config({"HEADS": 4})}),
     **_rows("rope", 90, {"any": Config({"HEADS": 8}, num_warps=2)}),
     **_rows(
         "attention",
@@ -95,7 +95,7 @@ CONFIGS: Mapping[tuple[str, str, int], Config] = {
             "d256 fp8 dense": Config({"BLOCK_N": 32}, num_warps=4, num_stages=3),
         },
     ),
-    **_rows("sample", 0, {"any": Config({"BLOCK": 16})}),
+    **_rows("sample", 0, {"any": Config({"BLOCK": 32})}),
     **_rows("sample", 90, {"any": Config({"BLOCK": 1024})}),
     **_rows("sample_threshold", 0, {"any": Config({"BLOCK": 64})}),
     **_rows("sample_threshold", 90, {"any": Config({"BLOCK": 2048}, num_warps=8)}),

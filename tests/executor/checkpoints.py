@@ -114,12 +114,14 @@ class Checkpoint:
         return found
 
 
-def checkpoint(folder: Path, family: str, *, vocab_size: int = VOCABULARY, max_shard_size: str = "1GB") -> Checkpoint:
+def checkpoint(
+    folder: Path, family: str, *, vocab_size: int = VOCABULARY, max_shard_size: str = "1GB", **sizes: int
+) -> Checkpoint:
     """Write and open a seeded random checkpoint; weights wide enough that greedy choices are clear."""
     from transformers import AutoConfig, AutoModelForCausalLM  # takes seconds, which a test that needs none is spared
 
     model_type, changes = {**FAMILIES, **GENERIC}[family]
-    config = AutoConfig.for_model(model_type, **{**_COMMON, **changes, "vocab_size": vocab_size})
+    config = AutoConfig.for_model(model_type, **{**_COMMON, **changes, **sizes, "vocab_size": vocab_size})
     torch.manual_seed(7)
     oracle: Any = AutoModelForCausalLM.from_config(config, attn_implementation="eager")  # type: ignore[no-untyped-call]
     oracle.eval()

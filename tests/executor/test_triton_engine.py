@@ -22,7 +22,8 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module", params=["llama", "gemma2"])
 def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return checkpoint(tmp_path_factory.mktemp("checkpoint"), request.param).model.path
+    """Of two layers: Gemma's are one of each kind of attention, and the interpreter takes seconds for each."""
+    return checkpoint(tmp_path_factory.mktemp("checkpoint"), request.param, num_hidden_layers=2).model.path
 
 
 def interpreted(model: Path, found: Path, *more: str) -> Found:
@@ -51,8 +52,8 @@ def test_answers_in_the_interpreter_equal_those_of_the_cpu(model: Path, tmp_path
 @pytest.mark.skipif(triton is None or interpreting(), reason="starts the interpreter from outside it")
 def test_label_scores_over_keys_in_fp8_stay_near(model_file: Path, tmp_path: Path) -> None:
     expected, found = answers(model_file), interpreted(model_file, tmp_path / "answers.json", "fp8")
-    assert found.keys() == expected.keys()
-    scored = [number for number, (tokens, _, _) in expected.items() if not tokens]
+    assert found.keys() == {str(request.id) for request in requests(few=True)} <= expected.keys()
+    scored = [number for number in found if not expected[number][0]]
     for number in scored:
         np.testing.assert_allclose(np.exp(found[number][1]), np.exp(expected[number][1]), atol=0.15)
     assert any(found[number][1] != expected[number][1] for number in scored)

@@ -28,9 +28,9 @@ LABELS = ((5, 2), (6, 7, 2), (6, 8, 2), (9,))
 LONG = 10  # tokens from which a run is long, here
 
 
-def requests() -> list[Request]:
+def requests(*, few: bool = False) -> list[Request]:
     """Scores, greedy and seeded draws below an instruction, a group's text below that, and two tokens below that; and
-    given tokens judged behind the first of these prompts."""
+    given tokens judged behind the first of these prompts. few: the scores and one draw alone."""
     draw = np.random.default_rng(5)
 
     def text(length: int) -> list[int]:
@@ -42,6 +42,8 @@ def requests() -> list[Request]:
     sampling = Sampling(temperature=1.2, top_k=30, top_p=0.9, min_p=0.01, seed=3)
     tasks: list[Task] = [Score(LABELS), Generate(3), Generate(3, sampling=sampling), Generate(4, frozenset(range(90)))]
     found = [Request(i, np.array(prompt, np.int32), tasks[i % 4]) for i, prompt in enumerate(prompts)]
+    if few:
+        return [request for request in found if request.id == 1 or isinstance(request.task, Score)]
     given = [Follow(tuple(text(length))) for length in (1, 6, LONG + 5)]
     return found + [Request(len(found) + i, found[i].tokens, task) for i, task in enumerate(given)]
 
@@ -67,7 +69,7 @@ def small(*, interpreted: bool) -> Iterator[None]:
             mock.patch.stopall()
 
 
-def answers(model: Path, *, device: str = "cpu", kv_cache: str | None = None) -> Found:
+def answers(model: Path, *, device: str = "cpu", kv_cache: str | None = None, few: bool = False) -> Found:
     """What an engine with small steps and few lanes answers, so that rows are cut, wait, and begin at odd times."""
     with small(interpreted=device == "cpu"):
         opened = open_model(model, name="tiny", uri="tiny")
@@ -78,7 +80,7 @@ def answers(model: Path, *, device: str = "cpu", kv_cache: str | None = None) ->
         engine = Engine.load(opened, options)
         found = {
             str(answer.id): (answer.tokens.tolist(), answer.logprobs.tolist(), answer.finish)
-            for answer in engine.run(requests())
+            for answer in engine.run(requests(few=few))
             if answer.failure is None
         }
         engine.pool.clear()
@@ -123,7 +125,7 @@ def main() -> None:
     if more == ["guesses"]:
         told = guessed(Path(model), ("own text", "draft"))
     else:
-        told = answers(Path(model), kv_cache=more[0] if more else None)
+        told = answers(Path(model), kv_cache=more[0], few=True) if more else answers(Path(model))
     Path(found).write_text(json.dumps(told))
 
 
