@@ -29,6 +29,7 @@ from dql.kernels.language import compiling_ahead
 from dql.models.shape import ModelShape
 
 _ROWS = (1, 32, SKINNY, SKINNY + 1)  # one of each block of rows that products are compiled for, and one beyond them
+_THREADS = 32  # about as many as there are kernels; each takes some hundred megabytes of the host's memory
 _KEYS = 4096  # enough that few rows are split over them
 
 Told = Callable[[int, int], None]  # kernels compiled, of how many
@@ -42,9 +43,10 @@ def warm_up(decoder: Decoder, caches: Sequence[KVCache], context: int, told: Tol
     device, slots = caches[0].k.device, len(caches[0].k) - 1
     if device.type != "cuda":
         return
+    threads = min(os.cpu_count() or 1, _THREADS)
     short = decoder.abridged()
     newest = torch.zeros(slots + 1, dtype=torch.int32, device=device)
-    with torch.inference_mode(), working_on(device), compiling_ahead(os.cpu_count() or 1, told):
+    with torch.inference_mode(), working_on(device), compiling_ahead(threads, told):
         for step in steps(decoder.shape, min(slots, context)):
             hidden = launched(step, short, caches[: short.shape.num_layers], newest)
             use_head(short, hidden)
