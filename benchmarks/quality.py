@@ -2,6 +2,7 @@
 
     python -m benchmarks.quality [--trials 1000]
     python -m benchmarks.quality --whole [--trials 1000] [--only CASE]
+    python -m benchmarks.quality --real reviews.csv [--rows 1000] [--only filter] [--bounds 0.95] [--first int8]
 
 Every trial makes a table, draws the sample that dql would draw, and lets dql's own tests decide. A promise is broken
 where a choice was certified and less than the target of the table's answers is the reference's. It may happen in delta
@@ -12,11 +13,12 @@ import argparse
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks import quality_twofold
+from benchmarks import quality_real, quality_twofold
 from dql.planner.cascade import calibrate, first_sure, sample_size
 from dql.planner.certify import Draw, certify, most_rows
 from dql.planner.quality import clopper_pearson
@@ -183,9 +185,16 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=1000)
     parser.add_argument("--whole", action="store_true", help="the whole procedure as a query goes through it")
     parser.add_argument("--only", default="", help="cases whose name begins so")
+    parser.add_argument("--real", type=Path, help="a CSV of reviews, whose answers are compared with those of fp32")
+    parser.add_argument("--rows", type=int, default=1000, help="of the CSV")
+    parser.add_argument("--bounds", type=float, nargs="+", default=[0.95, 0.98, 0.99], help="on its quality")
+    parser.add_argument("--first", default="", help="a precision that is asked first there, whether it pays or not")
     options = parser.parse_args()
-    tables = quality_twofold.report if options.whole else report
-    for line in tables(options.trials, options.only):
+    if options.real is not None:
+        lines = quality_real.report(options.real, options.rows, options.only, options.bounds, options.first)
+    else:
+        lines = (quality_twofold.report if options.whole else report)(options.trials, options.only)
+    for line in lines:
         print(line, flush=True)
 
 
