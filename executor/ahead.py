@@ -64,9 +64,9 @@ def _end(worker: ThreadPoolExecutor, begun: Collection[Future[R]]) -> None:
     while True:
         try:
             wait([future for future in begun if not future.cancel()])
+            worker.shutdown()
             break
         except KeyboardInterrupt as error:
             interrupt = error
-    worker.shutdown()
     if interrupt is not None:
         raise interrupt
