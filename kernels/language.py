@@ -11,18 +11,18 @@ import torch
 
 
 def _installed(name: str) -> Any:
-    """A module of Triton's, None where it, or Triton, is not there."""
+    """A module of Triton's, or Triton itself; None where it is not there."""
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
-        if error.name not in (name, "triton"):
+        if error.name != name:
             raise
         return None
 
 
 triton = _installed("triton")
 tl: Any = None if triton is None else importlib.import_module("triton.language")
-_asynchronous = _installed("triton.runtime._async_compile")
+_asynchronous = None if triton is None else _installed("triton.runtime._async_compile")
 
 if TYPE_CHECKING or triton is None:
     Pointer: TypeAlias = Any

@@ -1,6 +1,7 @@
 """Fixtures of the whole suite, and `--complete`, which writes what the golden files should say."""
 
 import gc
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +14,11 @@ if TYPE_CHECKING:  # a GPU image lacks what they import, and the tests marked gp
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--complete", action="store_true", help="write golden files instead of comparing with them")
+
+
+def pytest_configure() -> None:
+    """Ctrl-C is heard, also where a shell started the tests in the background, which makes processes deaf to it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_finish() -> None:
