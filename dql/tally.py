@@ -199,7 +199,7 @@ class Tally:
 
     def _until_limit(self, known: Mapping[str, CallStatistics]) -> dict[str, CallStatistics]:
         """What of the calls of a node is asked before a LIMIT above it is met; all of it without one."""
-        most = max((s.rows / max(len(self._compiled[out]), 1) for out, s in known.items()), default=0)
+        most = max((s.rows for s in known.values()), default=0)
         found = dict(known)
         for out, counted in known.items():
             stop = self._early.get(out)

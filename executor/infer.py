@@ -17,8 +17,8 @@ from dql.executor.prepare import Prepared
 from dql.planner.early import FIRST_ROWS
 from dql.planner.physical import CallExec, InferExec
 from dql.planner.statistics import infer_nodes
+from dql.planner.windows import WINDOW_ROWS
 
-WINDOW_ROWS = 8192
 WINDOW_BYTES = 16 << 20
 
 

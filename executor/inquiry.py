@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 from dql.executor.ahead import ahead
 from dql.executor.context import Context
 from dql.executor.interrupts import held_back
-from dql.executor.options import Counters, EngineOptions
-from dql.executor.prefix_tree import sort_prompts
+from dql.executor.options import Counters
 from dql.executor.requests import Answer, Generate, Request, Task, Tokens
 from dql.planner.measured import Measured
 from dql.planner.physical import CallExec, Placement
+from dql.planner.prefix import sort_prompts
+from dql.planner.windows import PLANNED
 
-TOGETHER = EngineOptions().window  # requests that an engine plans at once
 TOGETHER_READ = 256  # answers whose text is read at once, beside the engine's work on others
 MEMO_ROWS = 1_000_000  # answers remembered across windows; later distinct calls run again
 
@@ -80,7 +80,7 @@ class _Asking:
         self._context = context
         self._rows = rows
         self._waiting = _merged(inquiries)
-        if len(self._waiting) > TOGETHER and context.token_budget is None:
+        if len(self._waiting) > PLANNED and context.token_budget is None:
             # What begins alike is planned together; but where tokens may run out, the first rows come first.
             order = sort_prompts([same[0][1].tokens for same in self._waiting])
             self._waiting = [self._waiting[place] for place in order.tolist()]

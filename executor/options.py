@@ -7,6 +7,7 @@ from typing import Literal, Protocol, get_args
 from dql.errors import ConfigError
 from dql.executor.requests import Answer
 from dql.models.shape import ModelShape
+from dql.planner.windows import PLANNED, PLANNED_TOKENS
 
 LoadFormat = Literal["auto", "dummy"]
 
@@ -34,8 +35,8 @@ class EngineOptions:
     kv_share: float = 1.0
     step_tokens: int = 1024
     max_rows: int = 256
-    window: int = 4096
-    window_tokens: int = 1 << 20
+    window: int = PLANNED
+    window_tokens: int = PLANNED_TOKENS
     context: int | None = None
     row_timeout: float | None = None
     deterministic: bool = False

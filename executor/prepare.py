@@ -108,8 +108,8 @@ class Preparer:
         return counts
 
     def _new_tokens(self, prompt: CompiledPrompt) -> int:
-        """Most tokens after a prompt: those drawn, or of a label."""
-        return self._call.decoding.max_tokens if self._call.op == "generate" else max(map(len, prompt.label_ids))
+        """Most tokens after a prompt: those drawn, or of a label but its last, which nothing follows."""
+        return self._call.decoding.max_tokens if self._call.op == "generate" else max(map(len, prompt.label_ids)) - 1
 
 
 def wanted(batch: pa.RecordBatch, call: CallExec) -> NDArray[np.int64]:

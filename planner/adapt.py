@@ -17,9 +17,10 @@ from dql.planner.cost import Cost
 from dql.planner.lengths import quantiles
 from dql.planner.measured import Measured
 from dql.planner.search import Choice, search
-from dql.planner.simulate import PERCENTILES, WINDOW_ROWS, simulate
+from dql.planner.simulate import PERCENTILES, simulate
 from dql.planner.step_model import StepModel
 from dql.planner.units import seconds_text
+from dql.planner.windows import WINDOW_ROWS
 from dql.planner.workload import Workload
 
 ROW_BOUNDS = ("latency", "ttft", "tpot")
@@ -80,7 +81,9 @@ class Watch:
                 continue
             rows = len(found) if len(found) < WINDOW_ROWS else max(len(found), work.distinct)
             own = quantiles(np.maximum(found - work.shared, 1))
-            self._calls[out] = replace(call, work=replace(work, rows=rows, distinct=rows, own=own, guessed=False))
+            self._calls[out] = replace(
+                call, work=replace(work, rows=rows, distinct=rows, own=own, own_mean=None, guessed=False)
+            )
         prompts = sum(map(len, lengths.values()))
         changes.append(f"reached with {prompts:,} prompts: {self._replan({})}")
 

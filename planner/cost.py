@@ -18,7 +18,8 @@ Percentiles = Sequence[float]
 class Cost:
     """Seconds with half-width `give`; latencies by percentile (p50, p90, p95, p99); bytes per device; USD or None.
 
-    rows: answered, equal ones included. prefilled, reused, decoded: tokens computed, shared, drawn. sway: by what share
+    rows: answered, equal ones included. prefilled, reused, decoded, forced: tokens of the prompts that run, computed or
+    shared, tokens drawn, and those of labels that are fed. sway: by what share
     high percentiles of latency may lie above theirs beside that.
     """
 
@@ -33,6 +34,7 @@ class Cost:
     prefilled: float
     reused: float
     decoded: float
+    forced: float = 0.0
     sway: float = 0.0
 
     @property
@@ -41,7 +43,7 @@ class Cost:
 
     @property
     def tokens_per_second(self) -> float:
-        """Prompt and answer tokens, shared ones included, as a user counts them."""
+        """Prompt and answer tokens, shared ones included; those of equal prompts once."""
         return (self.prefilled + self.reused + self.decoded) / self.seconds if self.seconds else 0.0
 
     @property
@@ -99,7 +101,6 @@ def cost(
     """
     slack = spread(work, hardware)
     seconds = played.seconds * factor + work.prefilled / hardware.tokenize
-    total = work.prefilled + (work.distinct * work.shared if work.distinct else 0)
     latency, ttft, tpot = (tuple(x * factor for x in p) for p in (played.latency, played.ttft, played.tpot))
     usd = None if hardware.price is None else seconds / 3600 * hardware.price * devices
     return Cost(
@@ -112,8 +113,9 @@ def cost(
         usd=usd,
         rows=work.rows,
         prefilled=work.prefilled,
-        reused=max(0.0, work.rows * (work.shared + work.mean_own) - work.prefilled) if total else 0.0,
+        reused=max(0.0, work.distinct * (work.shared + work.mean_own) - work.prefilled),
         decoded=work.distinct * work.mean_output,
+        forced=float(work.distinct * work.tail),
         sway=max(hardware.sway, _ROOM if late is None else late) if hardware.source == "measured" else 0.0,
     )
 
@@ -143,5 +145,6 @@ def together(costs: Sequence[Cost], memory: float) -> Cost:
         prefilled=sum(c.prefilled for c in costs),
         reused=sum(c.reused for c in costs),
         decoded=sum(c.decoded for c in costs),
+        forced=sum(c.forced for c in costs),
         sway=max(c.sway for c in costs),
     )

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 
 from dql.planner.guess import calls_below, passing, sifted
 from dql.planner.physical import CallExec, FragmentExec, InferExec, LimitExec, MapExec, PhysicalPlan, SiftExec
-from dql.planner.simulate import WINDOW_ROWS
 from dql.planner.statistics import condition_steps
+from dql.planner.windows import WINDOW_ROWS
 
 FIRST_ROWS = 16  # of a run that a LIMIT may end
 

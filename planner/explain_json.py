@@ -62,7 +62,7 @@ def _cost(cost: Cost) -> Json:
         "rows_per_second": cost.rows_per_second,
         "memory_bytes": cost.memory,
         "usd": cost.usd,
-        "tokens": {"prefilled": cost.prefilled, "reused": cost.reused, "decoded": cost.decoded},
+        "tokens": {name: round(getattr(cost, name)) for name in ("prefilled", "reused", "decoded", "forced")},
     }
 
 

@@ -57,24 +57,26 @@ def guessed(
         read = _names_in(node.child)
         tokens = sum(_hole_tokens(hole, read, answers, usual) for hole in call.holes)
         reached = rows * PASSES if call.guard is not None else rows
-        found[call.out] = _statistics(round(reached) * len(compiled[call.out]), compiled[call.out], tokens)
+        found[call.out] = _statistics(round(reached), compiled[call.out], tokens)
     return found
 
 
 def _statistics(rows: int, prompts: Sequence[CompiledPrompt], tokens: float) -> CallStatistics:
     length = min((prompt.constant_tokens for prompt in prompts), default=0) + tokens
     shared = min((prompt.constant_prefix_tokens for prompt in prompts), default=0)
+    asked = rows * len(prompts)
     return CallStatistics(
         rows=rows,
-        distinct=rows,
-        prompt_tokens=round(rows * length),
-        distinct_tokens=round(rows * length),
+        distinct=asked,
+        prompt_tokens=round(asked * length),
+        distinct_tokens=round(asked * length),
         shared=shared,
         longest=round(length),
+        prompts=max(len(prompts), 1),
         exact=False,
-        computed=round(shared + rows * (length - shared)),
+        computed=round(shared + asked * (length - shared)),
         lengths=(length,),
-        once=rows,
+        once=asked,
         guessed=True,
     )
 

@@ -32,7 +32,7 @@ def excess(priced: pl.DataFrame, contract: Contract, calls: Sequence[PricedCall]
         return pl.Series(found)
     give = 1 + max(spread(call.work, hardware) for call in known)
     seconds = priced["seconds"].to_numpy()
-    tokens = sum(c.work.rows * (c.work.shared + c.work.mean_own + c.work.mean_output) for c in known)
+    tokens = sum(c.work.distinct * (c.work.shared + c.work.mean_own + c.work.mean_output) for c in known)
     hourly = (hardware.price or 0.0) * rented(hardware, contract)
     for bound in (bound for bound in contract.bounds if not undecided(bound, known)):
         match bound.name:

@@ -13,9 +13,9 @@ import numpy as np
 from dql.planner.hardware import Floats
 from dql.planner.lengths import draws
 from dql.planner.step_model import StepModel, Steps
+from dql.planner.windows import WINDOW_ROWS
 from dql.planner.workload import Workload
 
-WINDOW_ROWS = 8192  # rows after which the executor lets its batch run dry
 _WAVES = 4  # batches of rows that are played
 _MIN_ROWS, MOST_ROWS = 24, 1024
 _MIN_STEPS = 8  # steps of a run without decoding that are played

@@ -9,6 +9,7 @@ from hashlib import blake2b
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from dql.planner.lengths import quantiles
 from dql.planner.physical import (
@@ -23,7 +24,8 @@ from dql.planner.physical import (
     SiftExec,
     StepExec,
 )
-from dql.planner.prefix import tree_tokens
+from dql.planner.prefix import Tokens, computed_tokens
+from dql.planner.windows import planned
 from dql.prompts import CompiledPrompt, TokenBatch
 
 BUDGET = 0.5  # seconds spent on counting before the counts become a sample's
@@ -35,9 +37,10 @@ Stream = Callable[[str, int], Iterator[pa.RecordBatch]]
 class CallStatistics:
     """Counts for one call. `prompt_tokens` is the sum over its rows, `shared` the tokens that all prompts begin with.
 
-    computed: tokens of the distinct prompts with every beginning counted once that they share, among themselves or
-    with the prompts of calls that run together with them. lengths: quantiles of the distinct prompts' tokens. too_long:
-    rows over the context; they are not among the others, but where they are cut to fit. exact: every row was counted;
+    prompts: asked about a row, one for each label where several may hold. distinct: prompts that differ. computed:
+    tokens of these that the engine computes, those counted once that it shares between them and the prompts of calls
+    that run together with them. lengths: quantiles of the distinct prompts' tokens. too_long: rows over the context;
+    they are not among the others, but where they are cut to fit. exact: every row was counted;
     otherwise `sampled` says how many were, and the figures are scaled to the rows that there are (0: nobody knows how
     many, and they are those of the rows read). guessed: the input depends on inference that has not run. without: rows
     that there would be if no LIMIT ended the run, 0 where none does; then `unsure` is the share by which the others may
@@ -50,6 +53,7 @@ class CallStatistics:
     distinct_tokens: int
     shared: int
     longest: int
+    prompts: int = 1
     exact: bool = True
     computed: int = 0
     lengths: tuple[float, ...] = ()
@@ -74,7 +78,8 @@ class CallStatistics:
     def scaled(self, factor: float, read: int = 0) -> "CallStatistics":
         """The statistics of `factor` times the rows; `read` were sampled. Repeats are taken as `more_distinct` says."""
         rows = round(self.rows * factor)
-        distinct = more_distinct(self.distinct, self.once, self.twice, self.rows, rows)
+        asked = self.rows * self.prompts, rows * self.prompts
+        distinct = more_distinct(self.distinct, self.once, self.twice, *asked)
         grown = distinct / max(self.distinct, 1)
         below = self.computed - self.shared
         return replace(
@@ -208,9 +213,9 @@ def count_calls(node: InferExec, asked: Sequence[Asked], stream: Stream, budget:
     while (batch := next(batches, None)) is not None:
         seconds += time.monotonic() - now
         first = first or seconds
-        rows += batch.num_rows
         for counter in counters:
-            counter.add(batch)
+            counter.add(batch, rows)
+        rows += batch.num_rows
         now = time.monotonic()
         if now - began > budget:
             exact = next(batches, None) is None
@@ -229,22 +234,36 @@ def prompt_key(tokens: bytes) -> bytes:
 
 
 def _all_statistics(counters: Sequence["_Counter"], exact: bool) -> tuple[CallStatistics, ...]:
-    shared = _shared_by_calls(counters)
-    return tuple(_statistics(counter, exact, computed) for counter, computed in zip(counters, shared, strict=True))
+    computed = _computed_by_calls(counters)
+    return tuple(_statistics(counter, exact, tokens) for counter, tokens in zip(counters, computed, strict=True))
 
 
-def _shared_by_calls(counters: Sequence["_Counter"]) -> list[int]:
-    """Tokens that each call computes where equal beginnings of all calls' prompts are computed once."""
-    alone = [tree_tokens(counter.seen) for counter in counters]
-    together = [i for i, counter in enumerate(counters) if counter.seen]
-    for asking in {counters[i].asking for i in together}:
-        group = [i for i in together if counters[i].asking == asking]
-        if len(group) > 1:
-            joint = tree_tokens(set().union(*(counters[i].seen for i in group)))
-            total = sum(alone[i] for i in group)
-            for i in group:
-                alone[i] = round(alone[i] * joint / total)
-    return alone
+def _computed_by_calls(counters: Sequence["_Counter"]) -> list[int]:
+    """Tokens that each call computes. Those of calls that run together are shared out by what each would compute by
+    itself: a beginning that they have in common belongs to none of them.
+    """
+    found = [computed_tokens(planned(*_asked_by([counter]))) for counter in counters]
+    together: dict[object, list[int]] = {}
+    for i, counter in enumerate(counters):
+        together.setdefault(counter.asking, []).append(i)
+    for group in together.values():
+        if len(group) > 1 and (alone := [found[i] for i in group]) and sum(alone):
+            joint = computed_tokens(planned(*_asked_by([counters[i] for i in group])))
+            ends = np.round(np.cumsum([0, *alone]) * (joint / sum(alone))).astype(int)
+            for i, part in zip(group, np.diff(ends).tolist(), strict=True):
+                found[i] = part
+    return found
+
+
+def _asked_by(counters: Sequence["_Counter"]) -> tuple[list[Tokens], list[int]]:
+    """The different requests of calls that run together, in the order in which rows ask them, and these rows."""
+    first: dict[tuple[bytes, object], int] = {}
+    for counter in counters:
+        for prompt in counter.seen:
+            row = counter.rows_of[prompt]
+            first[prompt, counter.task] = min(row, first.get((prompt, counter.task), row))
+    ordered = sorted(first.items(), key=lambda each: each[1])
+    return [np.frombuffer(prompt, np.int32) for (prompt, _), _ in ordered], [row for _, row in ordered]
 
 
 def read_texts(column: pa.Array) -> list[str]:
@@ -261,30 +280,46 @@ class _Counter:
     def __init__(self, call: CallExec, asked: Asked) -> None:
         self._call = call
         self._asked = asked
+        self.prompts = max(len(asked.prompts), 1)
         self.asking = call.model, call.stage.number if call.stage is not None else 0  # equal where calls run together
+        self.task = call.decoding if call.op == "generate" else tuple(prompt.label_ids for prompt in asked.prompts)
         self.seen: Counter[bytes] = Counter()
+        self.rows_of: dict[bytes, int] = {}  # the first row that asks each of those seen
         self.too_long = 0
 
-    def add(self, batch: pa.RecordBatch) -> None:
+    def add(self, batch: pa.RecordBatch, before: int) -> None:
+        """Count the prompts about a batch that `before` rows come before."""
         wanted = pa.array(np.ones(batch.num_rows, dtype=bool))
         for hole in self._call.holes:
             wanted = pc.and_(wanted, pc.is_valid(batch.column(hole)))
         if self._call.guard is not None:
             wanted = pc.and_(wanted, pc.fill_null(batch.column(self._call.guard), False))
         kept = batch.filter(wanted)
+        if not kept.num_rows:
+            return
+        numbers = before + np.flatnonzero(wanted.to_numpy(zero_copy_only=False))
         texts = [read_texts(kept.column(hole)) for hole in self._call.holes]
-        for prompt in self._asked.prompts if kept.num_rows else ():
-            self._add(prompt.encode(texts), kept.num_rows if not texts else 1)
+        too_long = np.zeros(kept.num_rows, dtype=bool)
+        for prompt in self._asked.prompts:
+            if texts:
+                encoded, repeats = prompt.encode(texts), 1
+            else:
+                encoded, repeats = prompt.encode(()), kept.num_rows
+            too_long |= encoded.lengths > self._asked.limit
+            if self._asked.truncate:
+                encoded, _ = prompt.truncate(encoded, self._asked.limit)
+            self._add(encoded, repeats, numbers)
+        self.too_long += int(too_long.sum())
 
-    def _add(self, batch: TokenBatch, repeats: int) -> None:
+    def _add(self, batch: TokenBatch, repeats: int, numbers: NDArray[np.int64]) -> None:
+        """Count a prompt about each row, by its number, or one that `repeats` rows ask."""
         for number in range(len(batch)):
             row = batch.row(number)
-            if len(row) > self._asked.limit:
-                self.too_long += repeats
-                if not self._asked.truncate:
-                    continue
-                row = row[: max(self._asked.limit, 0)]
-            self.seen[row.tobytes()] += repeats
+            if not 0 < len(row) <= self._asked.limit:
+                continue
+            key = row.tobytes()
+            self.seen[key] += repeats
+            self.rows_of.setdefault(key, int(numbers[number]))
 
     def drop_answered(self) -> None:
         """Forget the prompts that have answers already."""
@@ -298,12 +333,13 @@ def _statistics(counter: _Counter, exact: bool, computed: int) -> CallStatistics
     shared = _common(min(seen), max(seen)) if len(seen) > 1 else 0  # all between them in order begin so too
     often = Counter(seen.values())
     return CallStatistics(
-        rows=int(rows.sum()),
+        rows=int(rows.sum()) // counter.prompts,
         distinct=len(seen),
         prompt_tokens=int((sizes * rows).sum()),
         distinct_tokens=int(sizes.sum()),
         shared=shared,
         longest=int(sizes.max(initial=0)),
+        prompts=counter.prompts,
         exact=exact,
         computed=computed,
         lengths=quantiles(sizes),

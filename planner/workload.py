@@ -8,10 +8,9 @@ import numpy as np
 from dql.planner.hardware import Floats, Kind
 from dql.planner.lengths import Lengths, draws, expected_outputs, mean
 from dql.planner.physical import CallExec
+from dql.planner.prefix import DENSE_ROWS, DENSE_TOKENS
 from dql.planner.speculation import pays
 from dql.planner.statistics import CallStatistics
-
-DENSE_ROWS, DENSE_TOKENS = 8, 32  # from so many rows over so many tokens the engine reads a shared run in one product
 
 LONG_ROW = 256  # tokens of a prompt from which its attention is a call of its own
 _ALIKE = 1.25  # longest over shortest prompt of a call
@@ -21,8 +20,9 @@ _ALIKE = 1.25  # longest over shortest prompt of a call
 class Workload:
     """One call. Lengths are quantiles from shortest to longest, `QUANTILES` of them or one where all are equal.
 
-    rows: prompts asked for; distinct: those that run. shared: tokens of the run that all rows attend to together.
-    own: tokens of a prompt below it; fresh: the share of those that no other prompt computes. tail: label tokens fed
+    rows: asked about; distinct: prompts that run. shared: tokens of the run that all of them attend to together.
+    own: tokens of a prompt below it, and their mean where it is known better than by the quantiles; fresh: the share of
+    those that no other prompt computes. tail: label tokens fed
     per row. labels: label rows of the head. outputs: tokens drawn per row, () for scoring. sure: the outputs are known,
     by their bound or from earlier runs. exact: the rows were all counted; guessed: they depend on other inference;
     at_least: there may be any number of rows more. unsure: by what share rows may be more or fewer, since a LIMIT ends
@@ -48,6 +48,7 @@ class Workload:
     turns: Lengths = ()
     gains: Lengths = ()
     guesses: float = 0.0
+    own_mean: float | None = None
 
     @property
     def decodes(self) -> bool:
@@ -55,7 +56,7 @@ class Workload:
 
     @property
     def mean_own(self) -> float:
-        return mean(self.own)
+        return mean(self.own) if self.own_mean is None else self.own_mean
 
     @property
     def mean_output(self) -> float:
@@ -102,7 +103,7 @@ class Workload:
 
     def as_run(self, distinct: int, outputs: Lengths, turns: Lengths = (), guesses: float = 0.0) -> "Workload":
         """The same with the rows that ran, the tokens that they drew, in how many passes, with what guesses a pass."""
-        rows = max(self.rows * distinct // max(self.distinct, 1), distinct)
+        rows = self.rows * distinct // self.distinct if self.distinct else distinct
         drawn = (outputs or self.outputs) if self.decodes else ()
         passes = turns if self.decodes else ()
         return replace(self, rows=rows, distinct=distinct, outputs=drawn, sure=True, turns=passes, guesses=guesses)
@@ -135,11 +136,14 @@ def workload(
     """
     lengths = counted.lengths or (float(counted.longest),)
     dense = prefix and counted.shared >= DENSE_TOKENS and counted.distinct >= DENSE_ROWS
-    shared = counted.shared if dense else 0
-    distinct = counted.distinct if reuse and (scored(call) or call.decoding.is_function) else counted.rows
+    shared = min(counted.shared, int(lengths[0]) - 1) if dense else 0
+    once = reuse and (scored(call) or call.decoding.is_function)
+    distinct = counted.distinct if once else counted.rows * counted.prompts
     own = tuple(max(1.0, length - shared) for length in lengths)
-    below = counted.distinct_tokens - shared * counted.distinct
-    fresh = min(1.0, max(counted.computed - shared, 0) / below) if prefix and below > 0 else 1.0
+    tokens = (counted.distinct_tokens if once else counted.prompt_tokens) - shared * distinct
+    # of a prompt that is asked again no more is computed than its last token
+    computed = counted.computed + distinct - counted.distinct - shared
+    fresh = min(1.0, max(computed, 0) / tokens) if prefix and tokens > 0 else 1.0
     inner = {label[:end] for label in label_ids for end in range(1, len(label))}
     edges = {label[:end] for label in label_ids for end in range(1, len(label) + 1)}
     drawn = () if scored(call) else outputs or expected_outputs(call.decoding.max_tokens)
@@ -158,4 +162,5 @@ def workload(
         guessed=counted.guessed,
         at_least=counted.at_least,
         unsure=counted.unsure,
+        own_mean=max(1.0, tokens / distinct) if distinct else None,
     )

@@ -83,7 +83,7 @@ def test_rows_that_begin_alike_are_planned_together(tiny: Session, monkeypatch: 
     tiny.query(f"CREATE TABLE g AS SELECT i AS id, (i % 6) || ' {LONG}' || i AS body FROM range(48) r(i)")
     runs = []
     for together in (1_000, 8):
-        monkeypatch.setattr("dql.executor.inquiry.TOGETHER", together)
+        monkeypatch.setattr("dql.executor.inquiry.PLANNED", together)
         result = tiny.query("SELECT id, AI_SCORE(body) AS s FROM g")
         runs.append((result.arrow().to_pylist(), result.stats().tokens_prefilled))
     (rows, tokens), (sorted_rows, sorted_tokens) = runs

@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dql.executor.block_pool import Block, Resident
-from dql.executor.prefix_tree import LONG_TOKENS, build_tree, common_prefixes, sort_prompts
+from dql.executor.prefix_tree import build_tree
 from dql.executor.requests import Tokens
+from dql.planner.prefix import LONG_TOKENS, common_prefixes, sort_prompts
 
 texts = st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=7), min_size=1, max_size=14)
 

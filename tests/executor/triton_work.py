@@ -56,7 +56,7 @@ def small(*, interpreted: bool) -> Iterator[None]:
     buffers at fixed addresses.
     """
     modules = ("step", "scheduler", "cpu_attention", "triton_attention")
-    with mock.patch.multiple("dql.executor.prefix_tree", DENSE_ROWS=3, DENSE_TOKENS=5):
+    with mock.patch.multiple("dql.planner.prefix", DENSE_ROWS=3, DENSE_TOKENS=5):
         for module in modules:
             mock.patch(f"dql.executor.{module}.LONG_RUN", LONG).start()
         if interpreted:

@@ -20,7 +20,7 @@ from dql.planner.physical import (
     SiftExec,
     StepExec,
 )
-from dql.planner.simulate import WINDOW_ROWS
+from dql.planner.windows import WINDOW_ROWS
 from tests.fake_session import FakeSession
 from tests.planner.fake_models import small_cpu
 
