@@ -85,10 +85,9 @@ def _timed(session: Session, query: str, first: str) -> Ran:
     run, found = begin(planned.in_two(first) if first and planned.in_two else planned, around)
     answers = pa.Table.from_batches(run.batches()).column("answer").to_pylist()
     seconds = perf_counter() - began
-    calls = [call for node in infer_nodes(run.plan.root) for call in node.calls if call.out in run.context.measured]
-    asked = {call.placement.weights: run.context.measured[call.out].rows for call in calls}
+    calls = [call for node in infer_nodes(run.plan.root) for call in node.calls]
+    measured = run.context.measured
+    asked = {call.placement.weights: measured[call.out].rows for call in calls if call.out in measured}
     way = " first, ".join(sorted(asked, key=lambda weights: weights == REFERENCE))
-    by_reference = asked.get(REFERENCE, 0)
-    if len(asked) > 1 or REFERENCE not in asked:
-        by_reference += run.context.counts["calibrated"]
+    by_reference = asked.get(REFERENCE, 0) + sum(run.context.asked_ahead(call.out) for call in calls)
     return Ran(answers, seconds, way, by_reference, found.quality)

@@ -132,6 +132,7 @@ class CallRunner:
             if (failure := batch.failures.get(i)) is not None:
                 give(i, answer(i, failure=Failure(failure.kind, failure.message)))
             elif (known := instead.get(key) or memo.get(key)) is not None and self._suffices(known):
+                self._context.came(self.call.out, *asks, key)
                 give(i, self._spelt(known))
             else:
                 row = int(inquiry.rows[members[i][0]])

@@ -54,6 +54,7 @@ class Context:
     rejected: list[Rejected] = field(default_factory=list)
     memos: dict[Asked, dict[bytes, Answer]] = field(default_factory=dict)
     kept: dict[Kept, dict[bytes, Answer]] = field(default_factory=dict)
+    ahead: dict[Kept, set[bytes]] = field(default_factory=dict)  # asked before the run, and not come up in it yet
     counts: Counter[str] = field(default_factory=Counter)
     rows: int = 0
     measured: dict[str, Measured] = field(default_factory=dict)
@@ -72,6 +73,14 @@ class Context:
     def instead(self, out: str, model: str, placement: Placement, task: Task) -> Mapping[bytes, Answer]:
         """Answers by prompt that the call with the column `out`, and no other, takes from a better one."""
         return self.kept.get((out, asked_as(model, placement, task)), {})
+
+    def came(self, out: str, model: str, placement: Placement, task: Task, key: bytes) -> None:
+        """Note that the call with the column `out` has come to a prompt."""
+        self.ahead.get((out, asked_as(model, placement, task)), set()).discard(key)
+
+    def asked_ahead(self, out: str) -> int:
+        """Rows that the call with the column `out` was asked about before the run, and did not come to in it."""
+        return max((len(keys) for (column, _), keys in self.ahead.items() if column == out), default=0)
 
     def reject(self, row: Rejected) -> None:
         """Note a failed row; raises ExecutionError when the policy says that the job must stop at it."""

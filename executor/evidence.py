@@ -50,13 +50,15 @@ class EngineEvidence:
     """Implements `planner.evidence.Evidence`. `context` is that of the sample, apart from the run's.
 
     seconds: that answers took so far, models loaded included. kept: answers that a call of the run takes from another.
-    They are apart from what the models said themselves, which other calls and later tests read.
+    They are apart from what the models said themselves, which other calls and later tests read. ahead: prompts that
+    those others have answered.
     """
 
     context: Context
     spent: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
     kept: dict[Kept, dict[bytes, Answer]] = field(default_factory=dict)
+    ahead: dict[Kept, set[bytes]] = field(default_factory=dict)
 
     def pilot(self, node: InferExec, call: CallExec, rows: int) -> Drawn:
         below = source(node)
@@ -123,14 +125,16 @@ class EngineEvidence:
 
     def keep(self, call: CallExec, instead: CallExec, sample: Sample) -> None:
         assert isinstance(sample, Drawn)
+        answered = self._keys(call, sample)
+        for asked, keys in answered:
+            self.ahead[call.out, asked] = set(keys) & self.context.memos.get(asked, {}).keys()
         if call.calibrate:
             return  # scores are read against the model's own liking of the labels
         if call.op == "generate" and call.model != instead.model:
             return  # an answer is token ids, and these are words in their own model's vocabulary alone
-        for (asked, keys), (asks, others) in zip(self._keys(call, sample), self._keys(instead, sample), strict=True):
+        for (asked, keys), (asks, others) in zip(answered, self._keys(instead, sample), strict=True):
             known, kept = self.context.memos.get(asked, {}), self.kept.setdefault((instead.out, asks), {})
             kept.update((other, known[one]) for one, other in zip(keys, others, strict=True) if one in known)
-        self.spent["calibrated"] += len(sample)
 
     def follows(
         self, reference: CallExec, candidate: CallExec, sample: Sample, start: int, end: int
@@ -209,7 +213,7 @@ class EngineEvidence:
     def teach(self, context: Context) -> None:
         """Give a run what is known already, and count what it took."""
         context.memos = {**self.context.memos, **context.memos}
-        context.kept = self.kept
+        context.kept, context.ahead = self.kept, self.ahead
         context.counts.update(self.spent)
 
     def _keys(self, call: CallExec, sample: Drawn) -> list[tuple[Asked, list[bytes]]]:

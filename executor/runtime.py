@@ -149,13 +149,15 @@ class Run:
         return self.context.rejected
 
     def _saved(self) -> int:
-        """Rows of cascades that never reached the last model, less those that it was asked about to calibrate."""
+        """Rows of cascades about which the last model was not asked, neither in the run nor to calibrate."""
         saved = 0
         for call in (call for node in infer_nodes(self.plan.root) for call in node.calls):
             if call.stage is not None and call.out in self.context.measured:
                 sign = 1 if not call.stage.number else -1 if call.stage.last else 0
                 saved += sign * self.context.measured[call.out].rows
-        return max(0, saved - self.context.counts["calibrated"])
+            if call.stage is not None and call.stage.last:
+                saved -= self.context.asked_ahead(call.out)
+        return max(0, saved)
 
     def stats(self) -> Stats:
         """Counts so far."""

@@ -12,7 +12,7 @@ class Stats:
     """What one run did. Tokens: `prefilled` were computed, `reused` shared with other rows, `decoded` generated,
     `forced` fed although no one drew them (those of labels); `proposed` were guessed ahead, and of these `accepted`.
 
-    calls_saved: rows of cascades that their last models were not asked about, to calibrate included. promises: each
+    calls_saved: rows of cascades that their last models were not asked about, not to calibrate either. promises: each
     bound of the contract, with what was promised and what was measured. changes: what the run changed of its plan.
     notices: terms of the models that it fetched, and of drafts that did not fit into memory.
     """

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from dql.session import Session
-from tests.fake_session import FakeSession
+from tests.fake_session import FakeSession, choose
 from tests.models.tiny import TinySizes, tiny_model
 
 ROWS = 600
@@ -115,6 +115,21 @@ def test_a_sample_keeps_the_last_models_answers(session: FakeSession, cascade: s
     session.catalog.register("t", pa.table({"body": texts}))
     answers = session.query(cascade).arrow()["topic"].to_pylist()
     assert answers.count("praise") in (0, ROWS // 100)  # they are one prompt: all are right or none is
+
+
+@pytest.mark.parametrize("sure", [True, False])
+@pytest.mark.parametrize("models", ["other", "other, third"])
+def test_what_is_spared_is_what_the_last_model_was_not_asked(
+    session: FakeSession, cascade: str, models: str, sure: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many models come before it, and whether sampled rows come to it in the run as well."""
+    session.query(f"CREATE MODEL third FROM '{session.model}'")
+    session.query("SELECT AI_CLASSIFY('a bug', ['bug', 'praise'])").arrow()
+    last = session.engine(session.model)
+    monkeypatch.setattr(last, "chosen", lambda text, labels: (choose(text, labels), 0.9 if sure else 0.55))
+    before = len(last.asked)
+    stats = session.query(cascade.replace("other", models)).stats()
+    assert stats.calls_saved == ROWS - (len(last.asked) - before) and 0 < stats.calls_saved < ROWS
 
 
 def test_stopping_ends_the_calibration(session: FakeSession, cascade: str) -> None:
