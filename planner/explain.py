@@ -186,8 +186,7 @@ def _call(call: InferCall, found: Explanation, names: Mapping[str, str], show: o
 
 def _counts(call: InferCall, counted: CallStatistics) -> str:
     about = "" if counted.exact else "≥ " if counted.at_least else "≈ "
-    asked = counted.rows * counted.prompts
-    mean = counted.prompt_tokens / asked if asked else 0
+    mean = counted.prompt_tokens / counted.asked if counted.asked else 0
     each = f" × {counted.prompts} prompts" if counted.prompts > 1 else ""
     output = f" · output ≤ {call.decoding.max_tokens}" if call.op == "generate" else " · no decoding"
     if counted.without:

@@ -67,6 +67,7 @@ def _statistics(rows: int, prompts: Sequence[CompiledPrompt], tokens: float) -> 
     asked = rows * len(prompts)
     return CallStatistics(
         rows=rows,
+        asked=asked,
         distinct=asked,
         prompt_tokens=round(asked * length),
         distinct_tokens=round(asked * length),

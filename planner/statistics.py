@@ -37,10 +37,11 @@ Stream = Callable[[str, int], Iterator[pa.RecordBatch]]
 class CallStatistics:
     """Counts for one call. `prompt_tokens` is the sum over its rows, `shared` the tokens that all prompts begin with.
 
-    prompts: asked about a row, one for each label where several may hold. distinct: prompts that differ. computed:
-    tokens of these that the engine computes, those counted once that it shares between them and the prompts of calls
-    that run together with them. lengths: quantiles of the distinct prompts' tokens. too_long: rows over the context;
-    they are not among the others, but where they are cut to fit. exact: every row was counted;
+    rows: about which anything is asked. asked: prompts about them all. prompts: about a row, one for each label where
+    several may hold. distinct: prompts that differ. computed: tokens of these that the engine computes, those counted
+    once that it shares between them and the prompts of calls that run together with them. lengths: quantiles of the
+    distinct prompts' tokens. too_long: rows with a prompt over the context, which is asked only where it is cut to fit;
+    what else is asked about the row is counted. exact: every row was counted;
     otherwise `sampled` says how many were, and the figures are scaled to the rows that there are (0: nobody knows how
     many, and they are those of the rows read). guessed: the input depends on inference that has not run. without: rows
     that there would be if no LIMIT ended the run, 0 where none does; then `unsure` is the share by which the others may
@@ -48,6 +49,7 @@ class CallStatistics:
     """
 
     rows: int
+    asked: int
     distinct: int
     prompt_tokens: int
     distinct_tokens: int
@@ -77,14 +79,14 @@ class CallStatistics:
 
     def scaled(self, factor: float, read: int = 0) -> "CallStatistics":
         """The statistics of `factor` times the rows; `read` were sampled. Repeats are taken as `more_distinct` says."""
-        rows = round(self.rows * factor)
-        asked = self.rows * self.prompts, rows * self.prompts
-        distinct = more_distinct(self.distinct, self.once, self.twice, *asked)
+        asked = round(self.asked * factor)
+        distinct = more_distinct(self.distinct, self.once, self.twice, self.asked, asked)
         grown = distinct / max(self.distinct, 1)
         below = self.computed - self.shared
         return replace(
             self,
-            rows=rows,
+            rows=round(self.rows * factor),
+            asked=asked,
             distinct=distinct,
             prompt_tokens=round(self.prompt_tokens * factor),
             distinct_tokens=round(self.distinct_tokens * grown),
@@ -101,6 +103,7 @@ class CallStatistics:
         return replace(
             self,
             rows=round(self.rows * share),
+            asked=round(self.asked * share),
             distinct=round(self.distinct * share),
             prompt_tokens=round(self.prompt_tokens * share),
             distinct_tokens=round(self.distinct_tokens * share),
@@ -275,7 +278,7 @@ def read_texts(column: pa.Array) -> list[str]:
 
 
 class _Counter:
-    """Counts one call's prompts batch by batch: `seen`, each with its rows, and the rows whose prompt is too long."""
+    """Counts one call's prompts batch by batch: `seen`, each with its rows, and the rows with one that is too long."""
 
     def __init__(self, call: CallExec, asked: Asked) -> None:
         self._call = call
@@ -284,6 +287,9 @@ class _Counter:
         self.asking = call.model, call.stage.number if call.stage is not None else 0  # equal where calls run together
         self.task = call.decoding if call.op == "generate" else tuple(prompt.label_ids for prompt in asked.prompts)
         self.seen: Counter[bytes] = Counter()
+        self._together: Counter[tuple[bytes, ...]] = (
+            Counter()
+        )  # what is asked about a row, where that is several prompts
         self.rows_of: dict[bytes, int] = {}  # the first row that asks each of those seen
         self.too_long = 0
 
@@ -300,30 +306,47 @@ class _Counter:
         numbers = before + np.flatnonzero(wanted.to_numpy(zero_copy_only=False))
         texts = [read_texts(kept.column(hole)) for hole in self._call.holes]
         too_long = np.zeros(kept.num_rows, dtype=bool)
+        repeats = 1 if texts else kept.num_rows
+        found: list[list[bytes]] = []
         for prompt in self._asked.prompts:
-            if texts:
-                encoded, repeats = prompt.encode(texts), 1
-            else:
-                encoded, repeats = prompt.encode(()), kept.num_rows
+            encoded = prompt.encode(texts)
             too_long |= encoded.lengths > self._asked.limit
             if self._asked.truncate:
                 encoded, _ = prompt.truncate(encoded, self._asked.limit)
-            self._add(encoded, repeats, numbers)
+            found.append(self._add(encoded, repeats, numbers))
+        if self.prompts > 1:
+            for together in zip(*found, strict=True):
+                self._together[tuple(filter(None, together))] += repeats
         self.too_long += int(too_long.sum())
 
-    def _add(self, batch: TokenBatch, repeats: int, numbers: NDArray[np.int64]) -> None:
-        """Count a prompt about each row, by its number, or one that `repeats` rows ask."""
+    def _add(self, batch: TokenBatch, repeats: int, numbers: NDArray[np.int64]) -> list[bytes]:
+        """Count a prompt about each row, by its number, or one that `repeats` rows ask. Returns the prompts, an empty
+        one where it is not asked."""
+        found = []
         for number in range(len(batch)):
             row = batch.row(number)
-            if not 0 < len(row) <= self._asked.limit:
-                continue
-            key = row.tobytes()
-            self.seen[key] += repeats
-            self.rows_of.setdefault(key, int(numbers[number]))
+            key = row.tobytes() if len(row) <= self._asked.limit else b""
+            found.append(key)
+            if key:
+                self.seen[key] += repeats
+                self.rows_of.setdefault(key, int(numbers[number]))
+        return found
+
+    @property
+    def rows(self) -> int:
+        """Rows about which anything is asked."""
+        if self.prompts == 1:
+            return self.seen.total()
+        return sum(rows for prompts, rows in self._together.items() if prompts)
 
     def drop_answered(self) -> None:
         """Forget the prompts that have answers already."""
-        self.seen = Counter({p: n for p, n in self.seen.items() if prompt_key(p) not in self._asked.answered})
+        left = {prompt for prompt in self.seen if prompt_key(prompt) not in self._asked.answered}
+        self.seen = Counter({prompt: rows for prompt, rows in self.seen.items() if prompt in left})
+        together: Counter[tuple[bytes, ...]] = Counter()
+        for prompts, rows in self._together.items():
+            together[tuple(prompt for prompt in prompts if prompt in left)] += rows
+        self._together = together
 
 
 def _statistics(counter: _Counter, exact: bool, computed: int) -> CallStatistics:
@@ -333,7 +356,8 @@ def _statistics(counter: _Counter, exact: bool, computed: int) -> CallStatistics
     shared = _common(min(seen), max(seen)) if len(seen) > 1 else 0  # all between them in order begin so too
     often = Counter(seen.values())
     return CallStatistics(
-        rows=int(rows.sum()) // counter.prompts,
+        rows=counter.rows,
+        asked=seen.total(),
         distinct=len(seen),
         prompt_tokens=int((sizes * rows).sum()),
         distinct_tokens=int(sizes.sum()),

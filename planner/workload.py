@@ -138,7 +138,7 @@ def workload(
     dense = prefix and counted.shared >= DENSE_TOKENS and counted.distinct >= DENSE_ROWS
     shared = min(counted.shared, int(lengths[0]) - 1) if dense else 0
     once = reuse and (scored(call) or call.decoding.is_function)
-    distinct = counted.distinct if once else counted.rows * counted.prompts
+    distinct = counted.distinct if once else counted.asked
     own = tuple(max(1.0, length - shared) for length in lengths)
     tokens = (counted.distinct_tokens if once else counted.prompt_tokens) - shared * distinct
     # of a prompt that is asked again no more is computed than its last token
