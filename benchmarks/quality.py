@@ -136,6 +136,12 @@ def useless(random: Random) -> Verdict:
     return cascade(random, random.random((1, ROWS)) / 2 + 0.5, np.full((1, ROWS), 0.94))
 
 
+def timid(random: Random) -> Verdict:
+    """A small model that is hardly ever sure: half of its answers lie within 0.02 of even, most wrong ones too."""
+    margin = random.beta(1, 16, (1, ROWS)) / 2
+    return cascade(random, 0.5 + margin, 1 - np.exp(-margin * 200) / 2)
+
+
 def chain(random: Random) -> Verdict:
     """Two small models before the large one."""
     sure = np.stack([random.beta(3, 1, ROWS), random.beta(6, 1, ROWS)]) / 2 + 0.5
@@ -143,12 +149,12 @@ def chain(random: Random) -> Verdict:
 
 
 def cases() -> Iterator[tuple[str, Callable[[Random], Verdict]]]:
-    """Every case by name: agreement below, just below and above the target; cascades of five kinds."""
+    """Every case by name: agreement below, just below and above the target; cascades of six kinds."""
     for share in (0.90, 0.94, 0.948, 0.97, 0.99, 1.0):
         for kind in (fixed, sequential, three, tokens):
             if share < 1 or kind is not tokens:
                 yield f"{kind.__name__} {share}", partial(kind, share=share)
-    for model in (honest, boastful, adversarial, useless, chain):
+    for model in (honest, boastful, adversarial, useless, timid, chain):
         yield f"cascade {model.__name__}", model
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from benchmarks.quality import DELTA, simulate
-from dql.planner.cascade import ALONE, THRESHOLDS, calibrate, first_sure, sample_size
+from dql.planner.cascade import ALONE, calibrate, first_sure, sample_size
 from dql.planner.certify import certify, first_look, most_rows
 from dql.planner.quality import Betting, agree, at_most, clopper_pearson, least_rows, log_binomial
 
@@ -108,7 +108,6 @@ def test_a_cascade_asks_the_last_model_where_no_other_is_sure() -> None:
     sure = np.array([[0.9, 0.6, 0.3], [0.99, 0.95, 0.3]])
     assert first_sure(sure, 0.9).tolist() == [0, 1, 2]
     assert first_sure(sure, ALONE).tolist() == [2, 2, 2]
-    assert list(THRESHOLDS) == sorted(THRESHOLDS, reverse=True)
 
 
 def test_a_cascade_goes_as_low_as_can_be_proven() -> None:
@@ -121,6 +120,24 @@ def test_a_cascade_goes_as_low_as_can_be_proven() -> None:
     few = calibrate(sure[:, ::10], np.ones((1, 40), bool), 0.95, 0.95)
     assert few.alone and few.asked == 1
     assert calibrate(np.zeros((1, 0)), np.zeros((1, 0), bool), 0.95, 0.95).alone
+
+
+@pytest.mark.parametrize(("least", "most"), [(0.5, 0.52), (0.2, 0.23), (0.9999, 1.0), (0.0, 1e-4)])
+def test_a_cascade_tells_confidences_apart_that_lie_close(least: float, most: float) -> None:
+    """Small models are hardly sure, and others always: within a hundredth, what is right is told from what is not."""
+    sure = np.linspace(least, most, 400)[None]
+    middle = (least + most) / 2
+    found = calibrate(sure, sure >= middle, 0.95, 0.95)
+    lost = (sure < middle) & (sure >= found.threshold)
+    assert 0 < lost.sum() == found.lost < 0.05 * 400 and found.asked == pytest.approx(0.5, abs=0.05)
+
+
+def test_a_cascade_ends_at_the_first_threshold_that_fails() -> None:
+    """Two models share one: where the first begins to be believed too much is lost, and below it all would be well."""
+    sure = np.array([[0.6] * 400, [0.8] * 400])
+    right = np.stack([np.ones(400, bool), np.arange(400) % 5 > 0])
+    assert calibrate(sure[:1], right[:1], 0.95, 0.95).threshold == 0
+    assert calibrate(sure, right, 0.95, 0.95).asked == 1
 
 
 @pytest.mark.slow
