@@ -18,9 +18,8 @@ from dql.executor.requests import Answer, Failure, Generate, Sampling, Score, Ta
 from dql.models.drafts import check_draft
 from dql.planner.measured import Measured
 from dql.planner.physical import CallExec
+from dql.planner.prompts import without_content
 from dql.prompts import CompiledPrompt
-
-CONTENT_FREE = ("N/A", "[MASK]", "")  # what Zhao et al. 2021 ask instead of a row's text
 
 Mask = NDArray[np.bool_]
 
@@ -180,7 +179,7 @@ class CallRunner:
 
         Why none of these has an answer, where that is so; None where the run stopped first.
         """
-        batch = prompt.encode([CONTENT_FREE] * len(self.call.holes))
+        batch = without_content(prompt)
         task = task_of(self.call, prompt)
         found: list[Answer] = []
         rows = np.arange(len(batch))

@@ -188,13 +188,14 @@ def _counts(call: InferCall, counted: CallStatistics) -> str:
     about = "" if counted.exact else "≥ " if counted.at_least else "≈ "
     mean = counted.prompt_tokens / counted.asked if counted.asked else 0
     each = f" × {counted.prompts} prompts" if counted.prompts > 1 else ""
+    priors = f", {counted.priors} of them without content, to calibrate" if counted.priors else ""
     output = f" · output ≤ {call.decoding.max_tokens}" if call.op == "generate" else " · no decoding"
     if counted.without:
         output += f" · LIMIT ends the run after about so many of {counted.without:,} rows"
     if counted.too_long:
         output += f" · {about}{counted.too_long:,} rows over the context"
     return (
-        f"rows {about}{counted.rows:,}{each} → {about}{counted.distinct:,} distinct · prompt {mean:,.0f} tokens"
+        f"rows {about}{counted.rows:,}{each} → {about}{counted.distinct:,} distinct{priors} · prompt {mean:,.0f} tokens"
         f" ({counted.shared:,} shared), {about}{counted.prompt_tokens:,} in all{output}"
     )
 

@@ -2,7 +2,9 @@
 
 from dql.models import Model
 from dql.planner.physical import CallExec
-from dql.prompts import CompiledPrompt, PromptSpec, compile_multi_label, compile_prompt
+from dql.prompts import CompiledPrompt, PromptSpec, TokenBatch, compile_multi_label, compile_prompt
+
+_WITHOUT_CONTENT = ("N/A", "[MASK]", "")  # what Zhao et al. 2021 ask instead of a row's text
 
 
 def prompts(call: CallExec, model: Model) -> tuple[CompiledPrompt, ...]:
@@ -22,3 +24,8 @@ def prompts(call: CallExec, model: Model) -> tuple[CompiledPrompt, ...]:
         high=call.high,
     )
     return compile_multi_label(model, spec) if call.multi else (compile_prompt(model, spec),)
+
+
+def without_content(prompt: CompiledPrompt) -> TokenBatch:
+    """What is asked instead of rows, to learn how much the model likes each label whatever the text."""
+    return prompt.encode([_WITHOUT_CONTENT] * prompt.spec.num_holes)

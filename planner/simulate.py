@@ -194,7 +194,7 @@ def steps_of(
     tails = started * work.tail
     run = np.maximum(prompt / np.maximum(started, 1) / work.fresh, 1)
     # what is computed of a prompt is its end, which looks at all that comes before
-    own = np.mean(np.square(work.own)) * (2 - work.fresh) / (2 * max(work.mean_own, 1.0)) + 0.5
+    own = np.mean(np.square(work.own)) * (2 - min(work.fresh, 1)) / (2 * max(work.mean_own, 1.0)) + 0.5
     return Steps(
         tokens=tokens + guessed,
         outputs=started + tails + decoding + guessed,

@@ -25,6 +25,7 @@ from dql.planner.physical import (
     StepExec,
 )
 from dql.planner.prefix import Tokens, computed_tokens
+from dql.planner.prompts import without_content
 from dql.planner.windows import planned
 from dql.prompts import CompiledPrompt, TokenBatch
 
@@ -40,7 +41,8 @@ class CallStatistics:
     rows: about which anything is asked. asked: prompts about them all. prompts: about a row, one for each label where
     several may hold. distinct: prompts that differ. computed: tokens of these that the engine computes, those counted
     once that it shares between them and the prompts of calls that run together with them. lengths: quantiles of the
-    distinct prompts' tokens. too_long: rows with a prompt over the context, which is asked only where it is cut to fit;
+    distinct prompts' tokens. priors: prompts without content that are asked first to calibrate, which all but `rows`
+    have in them. too_long: rows with a prompt over the context, which is asked only where it is cut to fit;
     what else is asked about the row is counted. exact: every row was counted;
     otherwise `sampled` says how many were, and the figures are scaled to the rows that there are (0: nobody knows how
     many, and they are those of the rows read). guessed: the input depends on inference that has not run. without: rows
@@ -59,6 +61,7 @@ class CallStatistics:
     exact: bool = True
     computed: int = 0
     lengths: tuple[float, ...] = ()
+    priors: int = 0
     once: int = 0
     twice: int = 0
     too_long: int = 0
@@ -245,17 +248,24 @@ def _computed_by_calls(counters: Sequence["_Counter"]) -> list[int]:
     """Tokens that each call computes. Those of calls that run together are shared out by what each would compute by
     itself: a beginning that they have in common belongs to none of them.
     """
-    found = [computed_tokens(planned(*_asked_by([counter]))) for counter in counters]
+    found = [computed_tokens(_windows([counter])) for counter in counters]
     together: dict[object, list[int]] = {}
     for i, counter in enumerate(counters):
         together.setdefault(counter.asking, []).append(i)
     for group in together.values():
         if len(group) > 1 and (alone := [found[i] for i in group]) and sum(alone):
-            joint = computed_tokens(planned(*_asked_by([counters[i] for i in group])))
+            joint = computed_tokens(_windows([counters[i] for i in group]))
             ends = np.round(np.cumsum([0, *alone]) * (joint / sum(alone))).astype(int)
             for i, part in zip(group, np.diff(ends).tolist(), strict=True):
                 found[i] = part
     return found
+
+
+def _windows(counters: Sequence["_Counter"]) -> Iterator[list[Tokens]]:
+    """What an engine plans at once of calls that run together: prompts without content by themselves, then rows."""
+    for counter in counters:
+        yield from counter.priors
+    yield from planned(*_asked_by(counters))
 
 
 def _asked_by(counters: Sequence["_Counter"]) -> tuple[list[Tokens], list[int]]:
@@ -278,7 +288,10 @@ def read_texts(column: pa.Array) -> list[str]:
 
 
 class _Counter:
-    """Counts one call's prompts batch by batch: `seen`, each with its rows, and the rows with one that is too long."""
+    """Counts one call's prompts batch by batch: `seen`, each with its rows, and the rows with one that is too long.
+
+    priors: of each of the call's prompts those without content, once a row is asked about.
+    """
 
     def __init__(self, call: CallExec, asked: Asked) -> None:
         self._call = call
@@ -291,6 +304,7 @@ class _Counter:
             Counter()
         )  # what is asked about a row, where that is several prompts
         self.rows_of: dict[bytes, int] = {}  # the first row that asks each of those seen
+        self.priors: list[list[Tokens]] = []
         self.too_long = 0
 
     def add(self, batch: pa.RecordBatch, before: int) -> None:
@@ -303,6 +317,8 @@ class _Counter:
         kept = batch.filter(wanted)
         if not kept.num_rows:
             return
+        if self._call.calibrate and not self.priors:
+            self.priors = [self._priors(prompt) for prompt in self._asked.prompts]
         numbers = before + np.flatnonzero(wanted.to_numpy(zero_copy_only=False))
         texts = [read_texts(kept.column(hole)) for hole in self._call.holes]
         too_long = np.zeros(kept.num_rows, dtype=bool)
@@ -332,6 +348,10 @@ class _Counter:
                 self.rows_of.setdefault(key, int(numbers[number]))
         return found
 
+    def _priors(self, prompt: CompiledPrompt) -> list[Tokens]:
+        batch = without_content(prompt)
+        return [row for row in map(batch.row, range(len(batch))) if len(row) <= self._asked.limit]
+
     @property
     def rows(self) -> int:
         """Rows about which anything is asked."""
@@ -351,14 +371,15 @@ class _Counter:
 
 def _statistics(counter: _Counter, exact: bool, computed: int) -> CallStatistics:
     seen = counter.seen
-    sizes = np.array([len(prompt) // 4 for prompt in seen], np.int64)
-    rows = np.array(list(seen.values()), np.int64)
+    priors = [len(prompt) for window in counter.priors for prompt in window]
+    sizes = np.array([*(len(prompt) // 4 for prompt in seen), *priors], np.int64)
+    rows = np.array([*seen.values(), *(1 for _ in priors)], np.int64)
     shared = _common(min(seen), max(seen)) if len(seen) > 1 else 0  # all between them in order begin so too
     often = Counter(seen.values())
     return CallStatistics(
         rows=counter.rows,
-        asked=seen.total(),
-        distinct=len(seen),
+        asked=int(rows.sum()),
+        distinct=len(sizes),
         prompt_tokens=int((sizes * rows).sum()),
         distinct_tokens=int(sizes.sum()),
         shared=shared,
@@ -367,6 +388,7 @@ def _statistics(counter: _Counter, exact: bool, computed: int) -> CallStatistics
         exact=exact,
         computed=computed,
         lengths=quantiles(sizes),
+        priors=len(priors),
         once=often[1],
         twice=often[2],
         too_long=counter.too_long,

@@ -22,7 +22,7 @@ class Workload:
 
     rows: asked about; distinct: prompts that run. shared: tokens of the run that all of them attend to together.
     own: tokens of a prompt below it, and their mean where it is known better than by the quantiles; fresh: the share of
-    those that no other prompt computes. tail: label tokens fed
+    those that no other prompt computes, above 1 where the shared run is computed more than once. tail: label tokens fed
     per row. labels: label rows of the head. outputs: tokens drawn per row, () for scoring. sure: the outputs are known,
     by their bound or from earlier runs. exact: the rows were all counted; guessed: they depend on other inference;
     at_least: there may be any number of rows more. unsure: by what share rows may be more or fewer, since a LIMIT ends
@@ -143,7 +143,7 @@ def workload(
     tokens = (counted.distinct_tokens if once else counted.prompt_tokens) - shared * distinct
     # of a prompt that is asked again no more is computed than its last token
     computed = counted.computed + distinct - counted.distinct - shared
-    fresh = min(1.0, max(computed, 0) / tokens) if prefix and tokens > 0 else 1.0
+    fresh = max(computed, 0) / tokens if prefix and tokens > 0 else 1.0
     inner = {label[:end] for label in label_ids for end in range(1, len(label))}
     edges = {label[:end] for label in label_ids for end in range(1, len(label) + 1)}
     drawn = () if scored(call) else outputs or expected_outputs(call.decoding.max_tokens)

@@ -20,6 +20,10 @@ CALLS = {
     "classify, labels of several tokens": f"AI_CLASSIFY(body, {LONG}) AS a",
     "classify, equal texts": f"AI_CLASSIFY(again, {LONG}) AS a",
     "classify, several labels may hold": f"AI_CLASSIFY(body, {LONG}, multi => true) AS a",
+    "classify, calibrated": f"AI_CLASSIFY(body, {LONG}, calibrate => true) AS a",
+    "calibrated, several labels may hold": f"AI_CLASSIFY(body, {LONG}, calibrate => true, multi => true) AS a",
+    "filter, calibrated": f"AI_FILTER('{GUIDE}{{body}} asks for money', calibrate => true) AS a",
+    "two calls of a row, one calibrated": f"AI_CLASSIFY(body, {SHORT}, calibrate => true) AS a, AI_SCORE(body) AS b",
     "filter": "AI_FILTER('{body} asks for money') AS a",
     "filter, shared instruction": f"AI_FILTER('{GUIDE}{{body}} asks for money') AS a",
     "filter, shared instruction, equal texts": f"AI_FILTER('{GUIDE}{{again}} asks for money') AS a",
@@ -34,7 +38,7 @@ CALLS = {
 def session(tmp_path: Path) -> Iterator[Session]:
     model = tiny_model(tmp_path, TinySizes(hidden=16, layers=1, heads=2, kv_heads=1, intermediate=16, context=2048))
     bodies = [f"text {i % 7} of {i} that asks" + " for money" * (i % 5) for i in range(ROWS)]
-    bodies[3] = None  # type: ignore[call-overload]
+    bodies[3], bodies[5] = None, "N/A"  # type: ignore[call-overload]
     again = [bodies[i % 9] for i in range(ROWS)]
     starts = ["text"[: i % 4 + 1] + "text number " * (i // 4) for i in range(ROWS)]
     with Session(config=Config(home=tmp_path / "home", model=str(model), threads=1)) as session:
