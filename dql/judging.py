@@ -5,10 +5,10 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from dql.cascades import ASSUMED, Price, Settled, Settler
+from dql.cascades import Price, Settled, Settler
 from dql.certificates import RowNames
 from dql.planner.calls import CASCADED
-from dql.planner.cascade import ASKED, sample_size
+from dql.planner.cascade import ASKED
 from dql.planner.cascading import with_thresholds
 from dql.planner.contract import Bound, Contract
 from dql.planner.hardware import Hardware, cpu_versions, gpu_versions
@@ -21,6 +21,7 @@ from dql.planner.search import Choice, lossy, space_of
 from dql.planner.statistics import CallStatistics, infer_nodes
 from dql.planner.units import seconds_text
 from dql.proofs import Candidate, Proven, Prover, aim
+from dql.saving import gain, loading
 from dql.twofold import Ways, Weigh, cheapest, ways
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from dql.executor.evidence import EngineEvidence
     from dql.executor.progress import Progress
 
-_LOAD = 2e-9  # seconds that a parameter takes to load in another precision
 _SOME = Bound("quality", 0.0, "", ">=")  # any share of the answers: the most of it that can be had is wanted
 
 Choose = Callable[[Mapping[str, float]], Choice]
@@ -163,31 +163,8 @@ class Judge:
 
     def _ways(self, query: QueryPlan, reference: Choice, weigh: Weigh) -> Ways:
         """Precisions to ask first, of those that an engine has, for which calibrating pays."""
-        pinned = lossy_cache(reference.hardware, self.contract) or self.contract.setting("quantization") is not None
         outs = {c.out for node in infer_nodes(query.root) for c in node.calls if c.op in CASCADED and c.holes}
-        if pinned or not outs or self.contract.wants_quality:
-            return {}
-        names = lossy(reference.hardware, self.contract)
-        target, delta = self._strictest(2 * len(names))
-        sizes = {c.out: sample_size(c.work.rows, target, delta) for c in reference.calls if c.out in outs}
-        if not all(sizes.values()):
-            return {}
-        # all that is asked to calibrate is remembered: what the run would not have asked is the reference's surplus
-        costs = {call.out: cost for call, cost in zip(reference.calls, reference.best.calls, strict=True)}
-        seconds = sum(rows * costs[out].seconds / max(costs[out].rows, 1) for out, rows in sizes.items())
-        found = {}
-        for name, plan in ways(reference, outs, names, weigh).items():
-            rescued = plan.best.feasible and not reference.best.feasible
-            saves, _ = _gain(reference, plan)
-            if rescued or saves > _loading(plan) + seconds * (1 - ASSUMED):
-                found[name] = plan
-        return found
-
-    def _strictest(self, tested: int) -> tuple[float, float]:
-        """The largest share that is promised, and the risk that one of so many tests may take."""
-        bounds = self.contract.bounds_on("quality")
-        risk = min(1 - bound.confidence for bound in bounds) * self._share
-        return max(bound.value for bound in bounds), risk / max(tested, 1)
+        return ways(reference, outs, self._share, weigh)
 
     def _rows(self, candidates: int) -> float:
         """Rows that a flawless candidate takes to prove itself."""
@@ -206,9 +183,9 @@ class Judge:
                 continue
             cache = plan.best.placement.kv_cache
             called = f"{name} with {cache} KV" if lossy_kv else name
-            candidate = Candidate(called, _in_precision(name, cache), *_gain(reference, plan))
+            candidate = Candidate(called, _in_precision(name, cache), *gain(reference, plan))
             rescued = plan.best.feasible and not reference.best.feasible
-            spared = replace(candidate, saves=candidate.saves - _loading(plan))
+            spared = replace(candidate, saves=candidate.saves - loading(plan))
             pays = not self.contract.wants_quality and spared.pays(self._rows(len(names)), len(plan.calls))
             if pinned or rescued or pays:
                 found[name] = candidate
@@ -229,7 +206,7 @@ class Judge:
         cheaper = ranks[: next(i for i, (way, _) in enumerate(ranks) if way == first)]
         cheaper = [(way, choice) for way, choice in cheaper if len(_swaps(way, first)) == len(set(first.values()))]
         rows = self._rows(len(cheaper))
-        tested = [Candidate(said(way), _on(way, first), *_gain(reference, choice)) for way, choice in cheaper]
+        tested = [Candidate(said(way), _on(way, first), *gain(reference, choice)) for way, choice in cheaper]
         rescued = [not reference.best.feasible and choice.best.feasible for _, choice in cheaper]
         paying = [
             candidate
@@ -272,17 +249,6 @@ def identify(session: "Surroundings", contract: Contract, call: CallExec) -> obj
     made = cpu_versions(session.config.num_threads) if on_cpu else gpu_versions(str(session.machine.hardware()))
     runs = place.device, place.weights, place.kv_cache, place.deterministic, sorted(made.items())
     return model, runs, asks, told, overflow
-
-
-def _loading(plan: Choice) -> float:
-    """Seconds that loading its models in another precision takes."""
-    return sum({c.model: c.shape.parameters * _LOAD for c in plan.calls}.values())
-
-
-def _gain(reference: Choice, other: Choice) -> tuple[float, float]:
-    """Seconds that the other plan saves, and what a row takes with both."""
-    one, two = reference.best.cost, other.best.cost
-    return one.seconds - two.seconds, (one.seconds + two.seconds) / max(one.rows, 1)
 
 
 def _in_precision(weights: str, cache: str) -> Callable[[CallExec], CallExec]:

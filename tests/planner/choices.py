@@ -1,6 +1,7 @@
 """Reads choices.txt: what was asked of the planner, what it chose, and a sentence that says why an expert agrees."""
 
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from dql.errors import DqlError
@@ -11,17 +12,17 @@ from dql.planner.candidates import PricedCall
 from dql.planner.contract import Contract
 from dql.planner.hardware import Hardware, hardware_named
 from dql.planner.infeasible import infeasible, placement_text
-from dql.planner.search import search
+from dql.planner.search import Choice, search
 from dql.planner.units import bytes_text, seconds_text
 from dql.planner.workload import Workload
+from dql.twofold import Weigh, better, in_two, ways
 from tests.planner.fake_models import SHAPES, small_cpu
 
 _CASE = re.compile(
     r"(?P<model>\S+) on (?P<hardware>\S+): (?P<rows>[\d,]+) rows, (?P<shared>\d+) shared \+ (?P<own>\d+) own"
     r"(?:, (?P<output>\d+) out)?(?P<agreement>(?:, \w+ agrees [\d.]+)*)"
+    r"(?:, (?P<first>\w+) first leaves (?P<left>[\d.]+))?"
 )
-
-
 _AGREES = re.compile(r", (\w+) agrees ([\d.]+)")
 
 
@@ -51,19 +52,35 @@ def chosen(case: Case) -> str:
     """What the planner makes of a case: the placement with its main figures, or the error."""
     found = _CASE.fullmatch(case.asked)
     assert found is not None, case.asked
-    calls = [_call(found)]
-    contract = _contract(case.contract)
-    hardware = _hardware(found["hardware"])
     agreement = {name: float(share) for name, share in _AGREES.findall(found["agreement"])}
+    hardware, contract = _hardware(found["hardware"]), _contract(case.contract)
+
+    def weigh(calls: Sequence[PricedCall], agreement: Mapping[str, float]) -> Choice:
+        return search(calls, hardware, contract, agreement, what_if=hardware.kind != "cpu")
+
     try:
-        choice = search(calls, hardware, contract, agreement, what_if=hardware.kind != "cpu")
+        choice = weigh([_call(found)], agreement)
     except DqlError as error:
         return f"{type(error).__name__}: {error.message}"
+    said = ""
+    if found["first"] and (two := _in_two(found["first"], float(found["left"]), choice, weigh)) is not None:
+        choice, said = two, f"{found['first']} first, where it is unsure "
     if not choice.best.feasible:
         return str(infeasible(choice).message)
     cost = choice.best.cost
     figures = seconds_text(cost.seconds), f"p95 {seconds_text(cost.latency[2])}", bytes_text(cost.memory)
-    return f"{placement_text(choice)} | {', '.join(figures)}"
+    return f"{said}{placement_text(choice)} | {', '.join(figures)}"
+
+
+def _in_two(first: str, left: float, choice: Choice, weigh: Weigh) -> Choice | None:
+    """The plan that asks a lower precision first, which leaves a share of the rows to the reference; None where that
+    is not worth finding out, or `choice` is better."""
+    reference = weigh(choice.calls, {})
+    hoped = ways(reference, {call.out for call in choice.calls}, 1.0, weigh).get(first)
+    if hoped is None or not better(hoped, choice):
+        return None
+    found = weigh(in_two(choice.calls, {call.out for call in choice.calls}, first, left), {})
+    return found if better(found, choice) else None
 
 
 def _call(found: re.Match[str]) -> PricedCall:
