@@ -18,6 +18,7 @@ TEXT = (
     "your help with the invoice of last month which I cannot find in my account although I looked twice"
 )
 WORDS = tuple(TEXT.split())
+SAMPLED = "GENERATE 'Say it in other words: {body}' AS a FROM t WITH max_tokens = 32"
 LABELS = "['billing', 'delivery', 'praise', 'other']"
 
 
@@ -46,6 +47,8 @@ WORKLOADS = (
     Workload("classify, tight latency", f"SELECT AI_CLASSIFY(body, {LABELS}) AS a FROM t WITH latency < 3s", 48, 20),
     Workload("generate 8", "GENERATE 'Name the mood: {body}' AS a FROM t WITH max_tokens = 8", 64, 20),
     Workload("generate 32", "GENERATE 'Say it in other words: {body}' AS a FROM t WITH max_tokens = 32", 48, 20),
+    Workload("greedy", SAMPLED, 128, 20),
+    Workload("sampled", f"{SAMPLED}, temperature = 0.8", 128, 20),
     Workload("generate 96, few rows", "GENERATE 'Answer this: {body}' AS a FROM t WITH max_tokens = 96", 6, 20),
     Workload(
         "generate, long instruction", "GENERATE '{g} Mood of: {body}' AS a FROM t WITH max_tokens = 8", 48, 16, 24

@@ -15,14 +15,13 @@ from dql.errors import UnsupportedError
 from dql.executor.attention import StepAttention
 from dql.executor.block_pool import Block
 from dql.executor.calibrate_deterministic import slowdown
-from dql.executor.cold_layers import COLD, ColdLayers, decoder, random_caches
+from dql.executor.calibrate_head import drawing_factors, head_seconds, sample_head
+from dql.executor.cold_layers import ColdLayers, decoder, random_caches
 from dql.executor.cpu_attention import cpu_attention
 from dql.executor.engine import Engine
-from dql.executor.models.head import Head
 from dql.executor.options import EngineOptions
 from dql.executor.others import Others
 from dql.executor.prefix_tree import Node
-from dql.executor.quantize import layout
 from dql.executor.requests import Generate, Request, Score
 from dql.executor.slab import Slab
 from dql.executor.step import Segment, StepBuilder
@@ -41,7 +40,6 @@ from dql.planner.hardware import (
 
 Points = list[tuple[float, float, float]]  # size, seconds at the speed of light, seconds measured
 
-_VOCABULARY = 16_384  # least rows of the head that are measured
 _SHORT = 16  # tokens of the rows by which a call of attention is measured
 _FRAME = 8  # tokens at least that a chat template begins all prompts with
 _ROW = 24  # tokens of rows below a shared run
@@ -63,6 +61,7 @@ class Grid:
     tokens: tuple[int, ...] = (256, 1, 64, 16, 1024, 4)
     lossy_tokens: tuple[int, ...] = (256, 64)
     head_rows: tuple[int, ...] = (128, 1, 16)
+    drawing_rows: tuple[int, ...] = (32, 1)
     run_lengths: tuple[int, ...] = (64, 16, 256, 512)
     queries: tuple[int, ...] = (512, 16, 128, 1)
     lanes: tuple[tuple[int, int], ...] = ((32, 128), (1, 64), (128, 192), (8, 64))
@@ -78,6 +77,7 @@ THOROUGH = Grid(
     tokens=(256, 1, 64, 16, 1024, 4, 128, 512, 8, 32, 2, 48, 24, 96, 2048),
     lossy_tokens=(256, 16, 1, 64, 1024, 4, 128),
     head_rows=(128, 1, 16, 64, 4, 256),
+    drawing_rows=(32, 1, 128, 8),
     run_lengths=(64, 16, 256, 512, 32, 128, 12, 1024),
     queries=(512, 16, 128, 1, 64, 256, 4, 1024),
     lanes=((32, 128), (1, 64), (128, 192), (8, 64), (64, 192), (256, 192), (16, 128), (4, 64), (256, 768)),
@@ -108,9 +108,11 @@ def measure(
         # the unit of all shares: where other shapes were measured before, theirs
         peak = base.peak["fp32"] if known else max(m * flops / s for m, s in layers)
         progress("head", 0.6)
-        head = _head_seconds(shape, cold, clock)
+        part = sample_head(shape)
+        head = head_seconds(part, cold, clock, grid.head_rows)
+        told, drawn = drawing_factors(part, clock, grid.drawing_rows, typical)
         linear = [(m, _light(m, flops, peak, bandwidth), s) for m, s in layers]
-        rows = [(m, _light(m, 2.0 * values * shape.hidden_size, peak, bandwidth), s) for m, values, s in head]
+        rows = [(m, _light(m, 2.0 * part.weight.numel(), peak, bandwidth), s) for m, s in head]
         progress("attention", 0.7)
         own, call = _own_attention(shape, cold, clock, peak)
         operators = Operators(
@@ -119,6 +121,8 @@ def measure(
             own_attention=shares(own, typical.own_attention),
             shared_attention=shares(_shared_attention(shape, cold, clock, peak), typical.shared_attention),
             decode_attention=shares(_decode_attention(shape, cold, clock, bandwidth), typical.decode_attention),
+            told=told,
+            drawn=drawn,
         )
         slower = slowdown(cold, clock, grid.prompts, grid.rows, base.deterministic)
         progress("lower precisions", 0.9)
@@ -249,19 +253,6 @@ def _lossy(
         light = [(m, _light(m, flops, peak, bandwidth, BYTES_PER_VALUE[weights]), s) for m, s in layers]
         linear = shares(light, base.operators[weights].linear)
         found[weights] = peak, replace(exact, linear=linear)
-    return found
-
-
-def _head_seconds(shape: ModelShape, cold: ColdLayers, clock: _Clock) -> list[tuple[int, int, float]]:
-    """(rows, vocabulary rows, seconds of the best token of each row, its log-probability left out)."""
-    rows = min(shape.vocab_size, max(_VOCABULARY, COLD // (4 * shape.hidden_size)))
-    values = torch.randn(min(rows, 1024), shape.hidden_size).repeat(-(-rows // 1024), 1)
-    head = Head(values[:rows], shape.logit_softcap, layout("fp32", torch.device("cpu")))
-    found: list[tuple[int, int, float]] = []
-    for count in clock.grid.head_rows:
-        found.append((count, rows, cold.head(head, count, clock)))
-        if clock.over(0.7):
-            break
     return found
 
 

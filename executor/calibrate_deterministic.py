@@ -41,22 +41,22 @@ def slowdown(cold: ColdLayers, clock: Clock, prompts: Sequence[int], rows: Seque
             break
         count = max(tokens // _PROMPT, 1)
         usual, fixed = clock.in_turn([bench.run(count, 1, deterministic=d) for d in (False, True)])
-        read.append((float(count * _PROMPT), _believed(fixed, usual)))
+        read.append((float(count * _PROMPT), factor(fixed, usual)))
     shared = base.shared
     if not clock.over(0.95):
         usual, fixed = clock.in_turn([bench.run(_BELOW, 1, deterministic=d, shared=_SHARED) for d in (False, True)])
-        alone = float(_curve(read, base.prompts)(_BELOW * _PROMPT))
-        shared = max(_believed(fixed, usual) - alone, 0.0) / _SHARED
+        alone = float(extended(read, base.prompts)(_BELOW * _PROMPT))
+        shared = max(factor(fixed, usual) - alone, 0.0) / _SHARED
     for count in rows:
         if clock.over(1.0):
             break
         runs = [bench.run(count, drawing, deterministic=d) for d in (False, True) for drawing in (1, 1 + _STEPS)]
         short, long, short_fixed, long_fixed = clock.in_turn(runs)
-        drawn.append((float(count), _believed(long_fixed - short_fixed, long - short)))
-    return Slowdown(_curve(read, base.prompts), _curve(drawn, base.decoding), shared)
+        drawn.append((float(count), factor(long_fixed - short_fixed, long - short)))
+    return Slowdown(extended(read, base.prompts), extended(drawn, base.decoding), shared)
 
 
-def _curve(points: list[tuple[float, float]], base: Curve) -> Curve:
+def extended(points: list[tuple[float, float]], base: Curve) -> Curve:
     """Through the points, and beyond them as `base` goes on from there."""
     if not points:
         return base
@@ -69,7 +69,8 @@ def _curve(points: list[tuple[float, float]], base: Curve) -> Curve:
     return Curve(tuple(sorted(known + beyond)))
 
 
-def _believed(fixed: float, usual: float) -> float:
+def factor(fixed: float, usual: float) -> float:
+    """How many times as long one takes as the other, as far as that is believed."""
     return min(max(fixed / max(usual, 1e-9), _LEAST), _MOST)
 
 

@@ -94,15 +94,32 @@ def _log_prob(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
 
 def _cpu(logits: torch.Tensor, rows: SamplingRows, mask: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
     wide = _masked(logits.float(), mask)
-    tokens = wide.argmax(-1)
-    hot = (rows.temperature > 0).nonzero()[:, 0]
-    if len(hot):
-        tokens[hot] = _draw_cpu(wide[hot] / rows.temperature[hot, None], rows.at(hot))
+    tokens = torch.empty(len(wide), dtype=torch.int64)
+    hot, narrow = rows.temperature > 0, (rows.top_k > 0) | (rows.top_p < 1) | (rows.min_p > 0)
+    for part, draw in ((~hot, _most_probable), (hot & ~narrow, _drawn_of_all), (hot & narrow, _drawn_of_some)):
+        if len(at := part.nonzero()[:, 0]):
+            every = len(at) == len(wide)
+            tokens[at] = draw(wide if every else wide[at], rows if every else rows.at(at))
     return tokens, _log_prob(logits, tokens)
 
 
-def _draw_cpu(z: torch.Tensor, rows: SamplingRows) -> torch.Tensor:
+def _most_probable(logits: torch.Tensor, rows: SamplingRows) -> torch.Tensor:
+    return logits.argmax(-1)
+
+
+def _drawn_of_all(logits: torch.Tensor, rows: SamplingRows) -> torch.Tensor:
+    """Of rows that keep every token, which needs all their noise and nothing else."""
+    tokens = torch.empty(len(logits), dtype=torch.int64)
+    for start in range(0, len(logits), CHUNK_ROWS):
+        part = slice(start, start + CHUNK_ROWS)
+        noise = gumbel_row(rows.seeds[part], rows.steps[part], logits.shape[1])
+        tokens[part] = noise.add_(logits[part] / rows.temperature[part, None]).argmax(-1)
+    return tokens
+
+
+def _drawn_of_some(logits: torch.Tensor, rows: SamplingRows) -> torch.Tensor:
     """Among the HEAD largest where a row keeps no more than those, which spares its sort and most of its noise."""
+    z = logits / rows.temperature[:, None]
     head = z.topk(min(HEAD, z.shape[1]), dim=-1)
     edge, known = _edge(head.values, z.logsumexp(-1), rows)
     short = known & ((edge > head.values[:, -1]) | (head.values.shape[1] == z.shape[1]))

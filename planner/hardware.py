@@ -22,10 +22,11 @@ from dql.errors import ConfigError, name_hint
 from dql.models.shape import ModelShape
 
 Floats = NDArray[np.float64]
+Drawing = Literal["best", "told", "drawn"]  # tokens alone, with their log-probabilities, or drawn at a temperature
 Kind = Literal["cpu", "cuda"]
 Progress = Callable[[str, float], None]  # what is measured now, share done
 
-FORMAT = 4  # of the files; those of another are measured anew
+FORMAT = 5  # of the files; those of another are measured anew
 BYTES_PER_VALUE = {"fp32": 4.0, "bf16": 2.0, "fp8": 1.0, "int8": 1.0, "int4": 0.5625}  # int4: with its group scales
 BUSY = 0.3  # share of the cores used by others from which figures are those of a busy machine
 _NAME = re.compile(r"([a-z][a-z0-9-]*?)(?::(\d+))?", re.IGNORECASE)
@@ -60,7 +61,8 @@ class Operators:
 
     linear: all matrices of a layer, over the tokens of a step. head: the LM head, over its rows. own_attention: prompt
     tokens over their own row, over the row's tokens. shared_attention: tokens over a shared run, over the number of
-    tokens. decode_attention: decoding rows over their own keys, over the keys that are read.
+    tokens. decode_attention: decoding rows over their own keys, over the keys that are read. told, drawn: no shares,
+    but by what factor the head takes longer that also says how probable its tokens are, or draws them at a temperature.
     """
 
     linear: Curve
@@ -68,6 +70,13 @@ class Operators:
     own_attention: Curve = FLAT
     shared_attention: Curve = FLAT
     decode_attention: Curve = FLAT
+    told: Curve = FLAT
+    drawn: Curve = FLAT
+
+    def drawing(self, how: Drawing, rows: Floats) -> Floats:
+        """By what factor the head takes longer than for the best tokens alone."""
+        found: Floats = np.ones_like(rows) if how == "best" else (self.told if how == "told" else self.drawn)(rows)
+        return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -207,4 +207,5 @@ def steps_of(
         decoding=decoding,
         started=started,
         calls=work.attention_calls(prompt, started),
+        drawing=work.drawing,
     )

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from dql.models.shape import ModelShape
-from dql.planner.hardware import BYTES_PER_VALUE, Floats, Hardware, Operators
+from dql.planner.hardware import BYTES_PER_VALUE, Drawing, Floats, Hardware, Operators
 from dql.planner.physical import Placement
 
 _ACTIVATION_BYTES = {"fp32": 4.0}  # 16-bit elsewhere
@@ -24,7 +24,7 @@ class Steps:
     LM head; label_rows: rows through `labels` of it. Pairs of a token and a key it attends to, by where the key lies:
     own_pairs in rows of `run` tokens, shared_pairs in dense runs, decode_keys in the lanes of decoding rows.
     decoding: rows that decode. started: rows whose prompts end. calls: of attention over prompts, one for rows of about
-    the same length.
+    the same length. drawing: what the head is asked for, in all of them.
     """
 
     tokens: Floats
@@ -38,6 +38,7 @@ class Steps:
     decoding: Floats = field(default_factory=zero)
     started: Floats = field(default_factory=zero)
     calls: Floats = field(default_factory=zero)
+    drawing: Drawing = "best"
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +108,9 @@ class StepModel:
         rows = steps.head_rows / parts
         precision = self._head_precision
         operators = self.hardware.operators_for(precision, self.shape)
-        whole = self._product(parameters, rows, precision) / operators.head(rows)
+        whole = (
+            self._product(parameters, rows, precision) / operators.head(rows) * operators.drawing(steps.drawing, rows)
+        )
         flops = steps.label_values * self.shape.hidden_size * 2
         labels = flops / self.hardware.peak[precision] / operators.linear(steps.outputs)
         found: Floats = np.where(rows > 0, whole, 0.0) + labels

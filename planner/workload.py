@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from dql.planner.hardware import Floats, Kind
+from dql.planner.hardware import Drawing, Floats, Kind
 from dql.planner.lengths import Lengths, draws, expected_outputs, mean
 from dql.planner.physical import CallExec
 from dql.planner.prefix import DENSE_ROWS, DENSE_TOKENS
@@ -28,7 +28,7 @@ class Workload:
     at_least: there may be any number of rows more. unsure: by what share rows may be more or fewer, since a LIMIT ends
     the run; 1 where that is a guess. turns: passes in which rows draw, known of a run that is over: each
     row's own where there are as many as rows, else quantiles. gains: tokens that a pass drew in an earlier run of the
-    template that guessed ahead, by row; guesses: tokens guessed in a pass.
+    template that guessed ahead, by row; guesses: tokens guessed in a pass. drawing: what the LM head is asked for.
     """
 
     rows: int
@@ -49,6 +49,7 @@ class Workload:
     gains: Lengths = ()
     guesses: float = 0.0
     own_mean: float | None = None
+    drawing: Drawing = "best"
 
     @property
     def decodes(self) -> bool:
@@ -163,4 +164,12 @@ def workload(
         at_least=counted.at_least,
         unsure=counted.unsure,
         own_mean=max(1.0, tokens / distinct) if distinct else None,
+        drawing=_drawing(call),
     )
+
+
+def _drawing(call: CallExec) -> Drawing:
+    """What a call asks of the LM head: labels are scored by how probable they are."""
+    if not scored(call) and call.decoding.temperature > 0:
+        return "drawn"
+    return "told" if scored(call) or call.details else "best"

@@ -10,7 +10,7 @@ from tests.planner.fake_models import SHAPES
 
 TINY = replace(SHAPES["smollm2"], num_layers=2, hidden_size=64, num_heads=4, num_kv_heads=2, head_dim=16)
 SHAPE = replace(TINY, intermediate_size=96, vocab_size=300)
-GRID = Grid((16, 1), (16,), (4, 1), (12, 16), (4, 1), ((2, 16), (1, 8)), (64,), (2,), repeats=1, patience=0.0)
+GRID = Grid((16, 1), (16,), (4, 1), (2,), (12, 16), (4, 1), ((2, 16), (1, 8)), (64,), (2,), repeats=1, patience=0.0)
 
 
 def test_every_operator_is_measured() -> None:
@@ -26,6 +26,7 @@ def test_every_operator_is_measured() -> None:
     operators = found.operators_for("fp32", SHAPE)
     for curve in (getattr(operators, name) for name in operators.__slots__):
         assert list(curve.points) == sorted(curve.points) and all(share > 0 for _, share in curve.points)
+    assert all(factor >= 1 for curve in (operators.told, operators.drawn) for _, factor in curve.points)
     assert [share for _, share in steps] == sorted(share for _, share in steps)
 
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dql.planner.candidates import closed_form
-from dql.planner.hardware import hardware_named
+from dql.planner.hardware import Curve, Drawing, hardware_named
 from dql.planner.memory import kv_slots, memory
 from dql.planner.physical import Placement
 from dql.planner.simulate import _COUNT, _DECODING, _PROMPT, _STARTED, _Player, simulate, steps_of
@@ -35,6 +35,7 @@ def workloads(draw: st.DrawFn) -> Workload:
 PLACEMENTS = st.builds(Placement, max_rows=st.sampled_from([1, 3, 64]), step_tokens=st.sampled_from([16, 100, 1024]))
 CPU = small_cpu()
 SMALL = SHAPES["smollm2"]
+DRAWINGS: tuple[Drawing, ...] = ("best", "told", "drawn")
 
 
 @settings(max_examples=60, deadline=None)
@@ -79,6 +80,17 @@ def test_the_closed_form_ranks_as_the_simulation_does(max_rows: int, outputs: tu
     model = StepModel(CPU, SMALL, Placement(max_rows=max_rows, step_tokens=512))
     seconds, *_ = closed_form(model, work, np.array([max_rows]), np.array([512.0]))
     assert simulate(model, work).seconds == pytest.approx(float(seconds[0]), rel=0.15)
+
+
+def test_a_head_that_draws_or_tells_is_dearer() -> None:
+    """By its factor, at the rows of a step; what does not go through the head costs the same."""
+    usual = CPU.operators["fp32"]
+    dear = replace(CPU, operators={"fp32": replace(usual, told=Curve(((1.0, 1.5),)), drawn=Curve(((1.0, 4.0),)))})
+    model = StepModel(dear, SMALL, Placement(max_rows=32, step_tokens=256))
+    work = Workload(64, 64, 0, (50.0,), outputs=(40.0,), longest_output=40)
+    seconds = {how: simulate(model, replace(work, drawing=how)).seconds for how in DRAWINGS}
+    assert (seconds["told"] - seconds["best"]) * 6 == pytest.approx(seconds["drawn"] - seconds["best"])
+    assert seconds["best"] == simulate(StepModel(CPU, SMALL, model.placement), work).seconds < seconds["told"]
 
 
 def test_fewer_bits_never_take_more_memory() -> None:

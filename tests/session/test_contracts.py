@@ -12,7 +12,7 @@ from dql.config import Config
 from dql.errors import BindError, ConfigError, DqlError, PlanError, UnsupportedError
 from dql.history import CallRecord, History, RunRecord
 from dql.models.shape import ModelShape
-from dql.planner.hardware import Hardware, Progress, cpu_versions
+from dql.planner.hardware import Curve, Hardware, Progress, cpu_versions, from_json
 from dql.session import Session
 from dql.summary import summary
 from tests.fake_session import FakeSession
@@ -171,6 +171,20 @@ def test_json_has_the_same_facts(small: FakeSession) -> None:
     assert call["statistics"]["rows"] == ROWS and call["placement"]["max_rows"] == 4
     assert found["pinned"] == {"batch_size": 4} and found["bounds"][0]["bound"] == "latency < 1h"
     assert found["predicted"]["seconds"] > 0 and found["nodes"][0]["node"] == "GENERATE said"
+
+
+def test_what_is_drawn_or_told_is_priced(small: FakeSession) -> None:
+    """As much dearer as the machine's head is then."""
+    figures, factors = from_json(small.machine.path.read_text()), {"told": 2.0, "drawn": 4.0}
+    curves = {name: Curve(((1.0, factor),)) for name, factor in factors.items()}
+    operators = {key: replace(found, **curves) for key, found in figures.operators.items()}
+    small.machine.path.write_text(replace(figures, operators=operators).to_json())
+
+    def seconds(options: str) -> float:
+        text = f"EXPLAIN (FORMAT json) SELECT AI_GENERATE('Say {{id}}', max_tokens => 8{options}) AS a FROM t"
+        return float(json.loads(plan(small, text))["predicted"]["seconds"])
+
+    assert seconds("") < seconds(", details => true") < seconds(", temperature => 0.5, seed => 1")
 
 
 def test_candidates_are_a_table(small: FakeSession) -> None:
