@@ -4,11 +4,11 @@
     python -m benchmarks.same --data reviews.csv --column reviewText --keep answers --seconds 60
 
 Every query runs over the first `--rows` different texts, cut to their first characters: as the planner would have it,
-which is the reference; with sizes of batch and step far apart, of the plans that the planner simulated; with prefixes
-and equal prompts not shared; below a LIMIT, whose windows grow from 16 rows; and one row a query. All of it once as it
-is, and once with `deterministic = true`, where every bit must be the same. A plan that would take over `--patience`
-times as long as the planner's own is given fewer rows, as are the last three. Every plan has an engine of its own, so
-that none reads what another one computed.
+which is the reference; with sizes of batch and step far apart, of the plans that the planner simulated; below a LIMIT,
+whose windows grow from 16 rows; and over a part of the rows with prefixes and equal prompts not shared, under a bound
+on memory, under one on latency, and one row a query. All of it once as it is, and once with `deterministic = true`,
+where every bit must be the same. A plan that would take over `--patience` times as long as the planner's own is given
+fewer rows. Every plan has an engine of its own, so that none reads what another one computed.
 
 Plans and answers are kept in a folder: the same command goes on where the last one stopped. `--seconds` stops by
 itself, between two plans, and the exit status tells that some are left.

@@ -1,6 +1,6 @@
 """Ways to run a query that must not change its answers: plans that the planner may choose, and rows as they come."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import log2
 
@@ -14,6 +14,7 @@ from dql.planner.physical import ErrorPolicy, Placement
 from dql.planner.placing import placed
 from dql.planner.plan import Planned
 from dql.planner.search import Choice
+from dql.planner.simulate import PERCENTILES
 from dql.session import Session
 from dql.statements import Call, plan
 
@@ -25,6 +26,8 @@ QUERIES = {
 }
 SIZED = 4  # plans of a query that differ in sizes
 ALONE = 32  # rows that are asked one by one
+_ROOM = 1.03  # times the least memory of a plan
+_SOONER = 0.25  # of the latency of the planner's own plan
 
 Cell = tuple[object, float | None]
 """A row's answer, and a number that tells how sure it is, where there is one."""
@@ -34,7 +37,7 @@ Cell = tuple[object, float | None]
 class Way:
     """One way to run a query over the first `rows` texts.
 
-    place: None where the planner chooses. limit: of the query, 0 without one; with neither, each row is a query.
+    place: None where the planner chooses. limit, contract: of the query; with none of the three, each row is a query.
     cells: an answer for each row, or for the first ones, as far as a LIMIT reads; None before it ran. guessed: tokens
     that speculation spared.
     """
@@ -43,6 +46,7 @@ class Way:
     rows: int
     place: Placement | None = None
     limit: int = 0
+    contract: str = ""
     cells: list[Cell] | None = None
     guessed: int = 0
 
@@ -87,26 +91,38 @@ def ways(session: Session, name: str, rows: int, patience: float) -> list[Way]:
         place = option.placement
         size = f"{place.max_rows} rows, " if choice.decodes else ""
         found.append(Way(f"{size}{place.step_tokens:,} tokens a step", min(rows, round(rows * share)), place))
-    found.append(Way("nothing shared", rows // 4, unshared(choice.best.placement)))
+    some = rows // 4
+    found.append(Way("nothing shared", some, unshared(choice.best.placement)))
     if name == "filter":
         found.append(Way(f"LIMIT {rows // 10}", rows, limit=rows // 10))
+    found += [Way(bound, some, contract=f"{bound}, best_effort = true") for bound in bounds(choice)]
     return [*found, Way("one row a query", min(rows, ALONE))]
 
 
+def bounds(choice: Choice) -> Iterator[str]:
+    """A bound on memory that leaves little room for keys, and one on latency that asks for smaller sizes."""
+    least = min(option.cost.memory for option in choice.options)
+    yield f"memory < {_ROOM * least / 2**10:.0f}KiB"
+    yield f"latency < {1e3 * _SOONER * choice.best.cost.latency[PERCENTILES.index('p95')]:.0f}ms"
+
+
 def answer(session: Session, name: str, texts: Sequence[str], way: Way) -> None:
-    """Run a query in one way."""
+    """Run a query in one way, on an engine of its own."""
     session.forget(session.model)
     text, some = QUERIES[name], texts[: way.rows]
-    if way.place is None and not way.limit:
-        way.cells = [cell for one in some for cell in cells(_asked(session, text, [one]), [one])]
+    if way.place is not None:
+        session.catalog.register("reviews", pa.table({"text": some}))
+        table, way.guessed = table_of(session, text, way.place)
+        way.cells = cells(table, some)
         return
-    if way.limit:
-        way.cells = cells(_asked(session, f"{text} LIMIT {way.limit}", some), some, way.limit)
-        return
-    assert way.place is not None
-    session.catalog.register("reviews", pa.table({"text": some}))
-    table, way.guessed = table_of(session, text, way.place)
-    way.cells = cells(table, some)
+    text += f" LIMIT {way.limit}" if way.limit else ""
+    text += f" WITH {way.contract}" if way.contract else ""
+    way.cells, whole = [], bool(way.limit or way.contract)
+    for part in [some] if whole else ([one] for one in some):
+        session.catalog.register("reviews", pa.table({"text": part}))
+        result = session.query(text)
+        way.cells += cells(result.arrow(), part, way.limit)
+        way.guessed += result.stats().tokens_accepted
 
 
 def cells(table: pa.Table, texts: Sequence[str], limit: int = 0) -> list[Cell]:
@@ -123,12 +139,6 @@ def _planned(session: Session, text: str) -> Planned:
     (statement,) = parse(text)
     assert isinstance(statement, ast.QueryStatement)
     return plan(statement.query, Call(session, text, {}, None))
-
-
-def _asked(session: Session, text: str, texts: Sequence[str]) -> pa.Table:
-    """What a query yields as the planner runs it."""
-    session.catalog.register("reviews", pa.table({"text": texts}))
-    return session.query(text).arrow()
 
 
 def _sizes(option: Option) -> tuple[int, int]:

@@ -66,7 +66,7 @@ def test_the_benchmark_runs_every_way(session: Session, tmp_path: Path) -> None:
     cases = []
     for name in ("filter", "generate"):
         case = Case(name, False, tmp_path / f"{name}.json", "of this")
-        case.ways = ways(session, name, len(texts), patience=0.5)
+        case.ways = ways(session, name, len(texts), patience=1.0)
         for way in case.ways:
             answer(session, name, texts, way)
         case.save()
@@ -76,6 +76,7 @@ def test_the_benchmark_runs_every_way(session: Session, tmp_path: Path) -> None:
         assert not any(case.differing(way) for way in case.ways)
         cases.append(again)
     assert {way.limit for way in cases[0].ways} == {0, 4} and all(0 < way.rows <= 40 for way in cases[1].ways)
+    assert {way.contract.partition(" ")[0] for way in cases[1].ways} == {"", "memory", "latency"}
     lines = list(report(cases, texts, "tiny"))
     assert [line.endswith("| yes |") for line in lines[4:6]] == [True, True]
     with pytest.raises(SystemExit, match="other rows"):
