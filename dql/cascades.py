@@ -194,7 +194,7 @@ class Settler:
         promise = f"≥ {share_text(target)} of the answers are those of {last}, at {share_text(confidence)} confidence"
         counted = self.statistics.get(cascade.first.out)
         if found is None:
-            rows = counted.known_rows if counted else None
+            rows = counted.known_rows if counted and not counted.guessed else None
             size = self._size(_MANY if rows is None else rows)
             run = f"the run calibrates on about {size:,} random rows"
             settled.promises.append(

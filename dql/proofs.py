@@ -148,9 +148,9 @@ class Prover:
         return worst
 
     def _rows_of(self, call: CallExec) -> int:
-        """Rows of a call's input."""
+        """Rows of a call's input, as far as they were counted: what is guessed of them refuses nothing."""
         counted = self.statistics.get(call.out)
-        rows = counted.known_rows if counted else None
+        rows = counted.known_rows if counted and not counted.guessed else None
         return _MANY if rows is None else rows
 
     def _keep(self, candidate: Candidate, calls: Sequence[tuple[InferExec, CallExec]]) -> None:

@@ -84,6 +84,16 @@ def test_calls_above_a_filter_are_tested_on_what_it_lets_through(quick: FakeSess
     assert "fp32 weights" in plan(quick, f"EXPLAIN ANALYZE {query} WITH quality >= 0.9")
 
 
+def test_a_guess_of_few_rows_above_a_filter_refuses_no_test(quick: FakeSession) -> None:
+    """Half of the rows are thought to pass, a tenth of which would prove nothing; all of them do."""
+    quick_below(quick, "bf16", times=100)
+    quick.catalog.register("t", pa.table({"body": [f"a bug {i}" for i in range(ROWS // 2)]}))
+    query = "SELECT AI_CLASSIFY(body, ['bug', 'praise']) AS c FROM t WHERE AI_FILTER('{body} mentions bug')"
+    assert " on 0 random rows" not in plan(quick, f"EXPLAIN {query} WITH quality >= 0.95")
+    text = plan(quick, f"EXPLAIN ANALYZE {query} WITH quality >= 0.95")
+    assert text.count("agrees with fp32 on 92 of 92 random rows") == text.count("bf16 weights") == 2
+
+
 def test_an_operand_is_tested_on_the_rows_that_those_before_it_let_through(quick: FakeSession) -> None:
     """In bf16 the second is wrong about every row that the first lets through, and about no other."""
     kinds = ["a bug" if i % 10 == 0 else "praise" for i in range(ROWS)]
