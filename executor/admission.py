@@ -81,32 +81,41 @@ class Admission:
         """Where a row decodes."""
         return self._lanes[id(row)]
 
-    def start_decoding(self, rows: Sequence[Row]) -> None:
-        """Copy the short shared runs above these rows into their lanes, which then hold all but the dense runs."""
+    def fill_lanes(self, rows: Sequence[Row]) -> None:
+        """Copy the short shared runs above these rows into their lanes, which then hold all but the dense runs.
+
+        May be done again: it changes nothing but the lanes' slots.
+        """
         sources, targets = [], []
         for row in rows:
             slab, lane = self.lane(row)
             target = slab.slot(lane)
-            short = row.short_nodes()
-            for node in short:
+            for node in row.short_nodes():
                 sources.append(node.slot + np.arange(node.length))
                 targets.append(target + np.arange(node.length))
                 target += node.length
-            self._leave(short, placed=True)
         self._copy(sources, targets)
+
+    def start_decoding(self, rows: Sequence[Row]) -> None:
+        """These rows, whose lanes are filled, need the short shared runs above them no more."""
+        for row in rows:
+            self._leave(row.short_nodes(), placed=True)
 
     def compact(self) -> None:
         """Bring the rows of slabs that have thinned out together."""
         sources, targets = [], []
-        for slab in self.slabs:
-            for source, target in slab.moves():
+        moves = [(slab, slab.moves()) for slab in self.slabs]
+        for slab, pairs in moves:
+            for source, target in pairs:
                 filled = np.arange(slab.filled[source])
                 sources.append(slab.slot(source) + filled)
                 targets.append(slab.slot(target) + filled)
+        self._copy(sources, targets)  # may run out of memory, and then nothing has moved
+        for slab, pairs in moves:
+            for source, target in pairs:
                 row = slab.rows[source]
                 slab.move(source, target)
                 self._lanes[id(row)] = (slab, target)
-        self._copy(sources, targets)
 
     def node_stored(self, node: Node) -> None:
         """Hand a dense run that prompts begin with over to the pool once it is computed, for windows to come."""

@@ -142,6 +142,8 @@ class DecoderRun:
         except RuntimeError as error:
             if not out_of_memory(error):
                 raise
+            if self._loaded.pool.device.type == "cuda":
+                torch.cuda.empty_cache()  # what torch keeps may be what a kernel's code or cuBLAS did not get
             if self._scheduler.step_tokens > 1:
                 self._bearable = self._scheduler.step_tokens // 2
                 return []

@@ -25,6 +25,7 @@ from dql.executor.scheduler import Plan, Scheduler
 from dql.executor.slab import Slab
 from dql.executor.step import Step
 from dql.executor.transfer import Fetch, to_device
+from dql.executor.windows import out_of_memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,13 +94,20 @@ class Runner:
         scored = self._score([(row, place) for row, place in placed if not row.decodes], hidden)
         followed = judge(given, hidden, self._head, self._vocabulary)
         drawn = self._draw(draws, hidden)
+        fetched = [(rows, Fetch([scores])) for rows, scores in scored]
+        launched = _Launched([row for row, _ in begun], draws, Fetch(drawn), fetched, followed)
+        held = self._scheduler.held
+        held.fill_lanes(launched.begun)
+        self._tell_drawn(draws, drawn)
+        # what takes the device's memory is done, so that all or nothing of the step counts
         self._scheduler.commit(plan)
-        self._scheduler.held.start_decoding([row for row, _ in begun])
+        held.start_decoding(launched.begun)
         self._counters.steps += 1
         self._counters.prefilled += sum(item.count for item in plan.planned)
-        self._advance(draws, drawn)
-        fetched = [(rows, Fetch([scores])) for rows, scores in scored]
-        self._launched.append(_Launched([row for row, _ in begun], draws, Fetch(drawn), fetched, followed))
+        for part in draws:
+            if part.guesses is None:  # rows with guesses wait for what was drawn
+                part.slab.advance(part.lanes)
+        self._launched.append(launched)
 
     def collect(self) -> list[Answer]:
         """Wait for the oldest step under way; answers of the rows that finish with it."""
@@ -128,7 +136,11 @@ class Runner:
             answers.extend(self._recorder.record(step.draws, *step.drawn.arrays()))
         held = self._scheduler.held
         if self._backend.reads_lanes_in_place and (not self._scheduler.waiting or held.full):
-            held.compact()  # else waiting rows fill the gaps
+            try:
+                held.compact()  # else waiting rows fill the gaps
+            except RuntimeError as error:  # gaps cost time, and the answers are there already
+                if not out_of_memory(error):
+                    raise
         return answers
 
     def abandon(self) -> list[Row]:
@@ -167,14 +179,13 @@ class Runner:
                 places = part.place + np.flatnonzero(part.depths)
                 self._backend.drawn(step.slots[places], torch.from_numpy(step.ids[places]))
 
-    def _advance(self, draws: Sequence[Draws], drawn: tuple[torch.Tensor, ...]) -> None:
-        """Go on from what was drawn, unseen; rows with guesses wait for it."""
+    def _tell_drawn(self, draws: Sequence[Draws], drawn: tuple[torch.Tensor, ...]) -> None:
+        """Rows go on from what they drew, unseen: it is put where the device reads it once they have advanced."""
         start, slots, tokens = 0, [], []
         for part in draws:
             end = start + len(part.lanes)
             if part.guesses is None:
-                part.slab.advance(part.lanes)
-                slots.append(part.slab.next_slots(part.lanes))
+                slots.append(part.slab.next_slots(part.lanes) + 1)
                 tokens.append(drawn[0][start:end])
             start = end
         if slots:

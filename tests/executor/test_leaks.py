@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
@@ -70,6 +71,23 @@ class Watched(Engine):
         pool.allocate, pool.free = allocated, freed  # type: ignore[method-assign]
         decoder.forward = failing  # type: ignore[method-assign]
 
+    def fail_beside(self, fault: Fault) -> None:
+        """Fail wherever else a step or its answers take memory: at the head, in copies, on the way to and from it."""
+        calls = count()
+
+        def watched(plain: Callable[..., object]) -> Callable[..., object]:
+            def called(*arguments: object, **named: object) -> object:
+                if (error := fault(next(calls))) is not None:
+                    raise error
+                return plain(*arguments, **named)
+
+            return called
+
+        assert isinstance(self.model, Decoder)
+        for owner, name in ((self.model.head, "best"), (self.model.head, "logits"), (self.pool, "copy"),
+                            (self.backend, "drawn")):  # fmt: skip
+            setattr(owner, name, watched(getattr(owner, name)))
+
     def assert_clean(self) -> None:
         """Only prefixes kept for later are held, and they can be dropped."""
         kept = Counter(resident.block for resident in self.pool.residents)
@@ -123,6 +141,22 @@ def test_steps_without_memory_lose_nothing(model: Model, work: Work, steps: set[
         assert answer.failure is None or answer.failure.kind == "oom"
         if answer.failure is None and not nested:
             assert answer.tokens.tolist() == expected[id].tokens.tolist()
+    engine.assert_clean()
+
+
+@settings(deadline=None, max_examples=20)
+@given(work, st.sets(st.integers(0, 20)))
+def test_nor_do_steps_whose_memory_runs_out_behind_the_layers(model: Model, work: Work, calls: set[int]) -> None:
+    scarce = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 MiB.")
+    engine = Watched.of(model, lambda step: None)
+    engine.options = replace(SMALL, speculate=False)
+    expected = {answer.id: answer.tokens.tolist() for answer in engine.run(requests(work))}
+    engine.pool.clear()
+    engine.fail_beside(lambda call: scarce if call in calls else None)
+    found = {answer.id: answer for answer in engine.run(requests(work))}
+    assert found.keys() == expected.keys()
+    for id, answer in found.items():
+        assert answer.tokens.tolist() == expected[id] if answer.failure is None else answer.failure.kind == "oom"
     engine.assert_clean()
 
 
