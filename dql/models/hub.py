@@ -16,7 +16,9 @@ from dql.errors import BindError, ConfigError
 from dql.models.checkpoint import INDEX, PICKLE_HINT, PICKLES, is_complete, shards_of
 from dql.models.fetch import PullProgress, Report
 
-_REFERENCE = re.compile(r"hf:(?://)?(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
+_REFERENCE = re.compile(r"hf:(?://)?(?P<repo>[\w.-]{1,96}/[\w.-]{1,96})(?:@(?P<revision>[\w./-]+))?")
+_NO_REPO = re.compile(r"(?:^|/)[.-]|[.-](?:/|$)|--|\.\.|\.git$")  # what the hub refuses as a name
+_NO_REVISION = re.compile(r"(?:^|/)[./-]|/$|\.\.")  # what git does; the cache makes a path of it
 _SMALL = re.compile(r"\w[\w.-]*\.(?:json|jinja)")
 _CONFIG = "config.json"
 _WHOLE = "model.safetensors"
@@ -36,7 +38,7 @@ class HubReference:
 def parse_reference(text: str) -> HubReference:
     """Raises BindError where the text is no hub reference."""
     match = _REFERENCE.fullmatch(text)
-    if match is None:
+    if match is None or _NO_REPO.search(match["repo"]) or _NO_REVISION.search(match["revision"] or ""):
         raise BindError(f"{text!r} is not a model of the hub", hint="write 'hf:org/repo' or 'hf:org/repo@revision'")
     return HubReference(match["repo"], match["revision"])
 

@@ -35,6 +35,11 @@ def read_json(path: Path, *, required: bool = False) -> dict[str, Any]:
 def json_vocabulary(folder: Path) -> Vocabulary:
     """Vocabulary of a checkpoint folder. Raises ConfigError naming the file that cannot be used."""
     path = folder / "tokenizer.json"
+    if not path.is_file():
+        raise ConfigError(
+            f"{folder}: it has no tokenizer.json, without which no text can be read",
+            hint="fetch it from where the weights come from; transformers writes it: tokenizer.save_pretrained(folder)",
+        )
     source = read_json(path, required=True)
     try:
         return _build(source, folder)

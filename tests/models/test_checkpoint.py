@@ -114,6 +114,14 @@ def test_a_hostile_folder_is_refused(tmp_path: Path, name: str) -> None:
         open_model(folder, name="m", uri="./m")
 
 
+def test_a_folder_without_a_tokenizer_says_so_when_text_is_read(tmp_path: Path) -> None:
+    (checkpoint(tmp_path / "m") / "tokenizer.json").unlink()
+    model = open_model(tmp_path / "m", name="m", uri="./m")
+    with pytest.raises(ConfigError, match=r"it has no tokenizer\.json") as caught:
+        model.tokenizer.encode_data(["text"])
+    assert "save_pretrained" in (caught.value.hint or "")
+
+
 @pytest.mark.parametrize("name", ["model.bin", "model.pt", "weights.pth", "model.ckpt", "m.pkl", "m.safetensors"])
 def test_single_files_that_are_not_gguf(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"\x80\x04.")

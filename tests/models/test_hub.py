@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from dql.errors import BindError
+from dql.models.hub import HubReference, parse_reference
 from tests.models.fake_hub import COMMIT, FakeHub, serve
 from tests.models.test_checkpoint import checkpoint
 
@@ -47,6 +49,24 @@ class Hub:
     def cached(self) -> set[str]:
         snapshots = self.home / "hub" / "models--org--name" / "snapshots" / COMMIT
         return {file.name for file in snapshots.iterdir()} if snapshots.exists() else set()
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["hf:", "hf:name", "hf:a/b/c", "hf:../name", "hf:-x/y", "hf:org/a--b", "hf:org/a..b", "hf:org/a.git", "hf:org/a."]
+    + [f"hf:org/name@{revision}" for revision in ("", "../main", "a/../../b", "/etc", "refs/", ".", "a//b", "-x")]
+    + ["hf:org/" + "a" * 97],
+)
+def test_a_name_that_the_hub_or_a_path_would_stumble_over_is_refused(text: str) -> None:
+    with pytest.raises(BindError, match="is not a model of the hub"):
+        parse_reference(text)
+
+
+def test_names_and_revisions_of_the_hub_are_taken() -> None:
+    for repo in ("Qwen/Qwen3-0.6B", "a/b", "_x/y_", "01-ai/Yi-1.5-6B"):
+        for revision in (None, "main", "v1.0", "refs/pr/12", "feature/a--b"):
+            text = f"hf:{repo}" + (f"@{revision}" if revision else "")
+            assert parse_reference(text) == HubReference(repo, revision) and str(parse_reference(text)) == text
 
 
 @pytest.mark.slow
