@@ -105,12 +105,13 @@ def estimate(
     predicted = partial(_estimate, session=session, params=params, on=on, rows=rows)
     first = partial(predicted, judge=replace(judge, may_ask=False), running=False, strict=False)
     planned, why = judge.pick(planned, first, ask=judge.may_ask)
+    predicted = partial(predicted, why=why)
     found = predicted(planned, judge=judge, running=running, strict=strict)
     known = {} if rows is not None or found.answered else questions(found.planned.query, found.statistics)
     found = judge.cheapest(found, partial(predicted, judge=judge, running=running, strict=False, known=known))
     if strict:
         _check(found, contract=planned.contract)
-    return replace(found, quality=(*why, *found.quality, *judge.said()), evidence=judge.evidence)
+    return replace(found, quality=(*found.quality, *judge.said()), evidence=judge.evidence)
 
 
 def _estimate(
@@ -124,8 +125,10 @@ def _estimate(
     running: bool,
     strict: bool,
     known: Mapping[CallExec, CallStatistics] | None = None,
+    why: Sequence[str] = (),
 ) -> Estimate:
-    """`estimate` where models are settled. known: what was counted of the same questions in another plan."""
+    """`estimate` where models are settled, and `why` these. known: what was counted of the same questions in another
+    plan."""
     contract = planned.contract
     asks = bool(contract.bounds) or contract.objective != Contract().objective
     here = _hardware(planned.query, contract, session, on)
@@ -140,7 +143,7 @@ def _estimate(
             break
         settled = judge.cascades(query, tally.statistics, tally.later, ask=ask)
         notes = {**tally.notes, **settled.notes}
-        found = replace(found, notes=notes, settled=settled, quality=tuple(settled.promises))
+        found = replace(found, notes=notes, settled=settled, quality=(*why, *settled.promises))
         if not (calls := settled.of(tally.priced())):
             _check_pinned(contract, hardware, what_if=on is not None)
             continue

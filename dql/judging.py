@@ -131,18 +131,20 @@ class Judge:
         ways = list(choices(planned))
         if len(ways) == 1:
             return on_models(planned, ways[0]), []
-        bound = self.contract.bound("quality")
+        compared = self.contract.may_lose
         here = [way for way in ways if all(self.session.registry.installed(name) for name in way.values())]
-        weighed = here if ways[0] in here or bound is None else []  # the first is what others are compared with
+        weighed = here if ways[0] in here or not compared else []  # the first is what others are compared with
         found = [(way, predict(on_models(planned, way))) for way in weighed]
         priced = [(way, e, e.choice) for way, e in found if e.choice is not None]
-        if not priced or self.contract.wants_quality:
+        kept = any(way == ways[0] and choice.best.feasible for way, _, choice in priced)
+        if not priced or (self.contract.wants_quality and kept):
             return on_models(planned, ways[0]), [f"USING ANY: {said(ways[0])}, named first"]
         priced.sort(key=lambda each: preference(each[2].best, self.contract))
         lines = self._compared([(way, choice) for way, _, choice in priced], ways, here)
-        if bound is None:
+        if not compared:
             return on_models(planned, priced[0][0]), lines
-        return self._pick_proven(planned, priced, ways[0], ask=ask)
+        pick = self._pick_best if self.contract.wants_quality else self._pick_proven
+        return pick(planned, priced, ways[0], ask=ask)
 
     def asked(self) -> "EngineEvidence":
         """The evidence, and through it the engines."""
@@ -223,6 +225,41 @@ class Judge:
             return on_models(planned, cheaper[rescued.index(True)][0]), proven.lines
         lines = proven.lines or [f"{said(first)} answers: no other model is cheap enough to be worth a test"]
         return on_models(planned, first), lines
+
+    def _pick_best(
+        self,
+        planned: Planned,
+        priced: "list[tuple[Chosen, Estimate, Choice]]",
+        first: Chosen,
+        *,
+        ask: bool,
+    ) -> tuple[Planned, list[str]]:
+        """The first named one misses a bound: of the models that keep all of them the one that agrees with it most."""
+        basis, missed = next((e, c) for way, e, c in priced if way == first)
+        others = [
+            (way, choice)
+            for way, _, choice in priced
+            if choice.best.feasible and self._is_exact(choice) and len(_swaps(way, first)) == len(set(first.values()))
+        ]
+        if not others:
+            return on_models(planned, first), [f"USING ANY: {said(first)}, named first"]
+        tested = [Candidate(said(way), _on(way, first), *gain(missed, choice)) for way, choice in others]
+        query = self.reference(on_models(planned, first).query, missed.hardware)
+        proven = self._prover(basis, said(first), self._share, ask=ask).prove(query, tested)
+        if not (proven.open or proven.bounds):
+            return on_models(planned, first), proven.lines
+        self._settled = True
+        best = max(others, key=lambda other: proven.bounds.get(said(other[0]), 0.0))[0]  # of equals the quicker one
+        most = "the one that agrees most" if proven.open else f"{said(best)} agrees most and"
+        misses = f"{said(first)} misses {' and '.join(missed.best.misses)}"
+        return on_models(planned, best), [
+            *proven.lines,
+            f"{misses}: of the models that keep the contract {most} answers",
+        ]
+
+    def _is_exact(self, choice: Choice) -> bool:
+        """Whether a plan is in the reference precision, so that nothing else is left to prove of it."""
+        return choice.best.placement.weights == reference_of(choice.hardware, self.contract)
 
     def _may_run(self, choice: Choice) -> bool:
         """Whether a plan would not be refused."""

@@ -8,7 +8,7 @@ import pytest
 
 from dql.errors import PlanError
 from dql.session import Session
-from tests.fake_session import FakeSession
+from tests.fake_session import FakeSession, NoHistory
 from tests.models.tiny import TinySizes, tiny_model
 
 ROWS = 2000
@@ -81,6 +81,42 @@ def test_a_bound_on_speed_that_only_another_model_can_keep(two: FakeSession) -> 
     text = plan(two, f"EXPLAIN {tight}")
     assert "the run tests small against main" in text and "model small" in text
     assert "model small" in plan(two, f"EXPLAIN ANALYZE {tight}")
+
+
+def hasty(session: FakeSession, asked: str) -> str:
+    """The query with a deadline that `main` misses and `small` keeps."""
+    (found,) = session.query(f"EXPLAIN (FORMAT json) {asked}").arrow().column(0).to_pylist()
+    predicted = json.loads(found)["predicted"]
+    return f"{asked}, deadline < {0.95 * (predicted['seconds'] + predicted['give']):.6f}s"
+
+
+@pytest.mark.parametrize(("best", "worse"), [("small", "third"), ("third", "small")])
+def test_where_the_first_misses_a_bound_what_agrees_with_it_most_answers(
+    two: FakeSession, tmp_path: Path, best: str, worse: str
+) -> None:
+    """Of two that are quick enough one is wrong about some rows; the other is taken, wherever it was named."""
+    two.history = NoHistory(two.config.runs_file)
+    third = tiny_model(tmp_path, TinySizes(layers=1, hidden=16, seed=1), name="third.gguf")
+    two.query(f"CREATE MODEL third FROM '{third}'")
+    two.query(f"SELECT AI_FILTER('a bug', model => '{worse}') AS f").arrow()
+    two.engine(worse).exact = False
+    two.catalog.register("t", pa.table({"body": [f"a bug {'' if i % 9 else 'roughly '}{i}" for i in range(ROWS)]}))
+    asked = f"{FILTER.replace('small', 'small, third')} WITH MAXIMIZE quality"
+    assert "USING ANY: main, named first" in plan(two, f"EXPLAIN {asked}")
+    tight, before = hasty(two, asked), len(two.asked)
+    text = plan(two, f"EXPLAIN {tight}")
+    assert "the run tests small against main on 200 random rows" in text and "the one that agrees most answers" in text
+    assert len(two.asked) == before
+    text = plan(two, f"EXPLAIN ANALYZE {tight}")
+    assert f"model {best}" in text and f"keep the contract {best} agrees most and answers" in text
+    assert f"{best} agrees with main on 200 of 200 random rows" in text and "main misses deadline" in text
+
+
+def test_where_rows_cannot_tell_the_first_is_not_traded(two: FakeSession) -> None:
+    two.catalog.register("t", pa.table({"body": [f"a bug {i}" for i in range(300)]}))
+    with pytest.raises(PlanError, match="300 rows are too few to measure how often others agree on"):
+        two.query(hasty(two, f"{FILTER} WITH MAXIMIZE quality"))
+    assert two.asked == []
 
 
 def test_what_no_model_keeps_fails_before_any_call(two: FakeSession) -> None:
