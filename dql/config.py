@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property
+from math import isfinite
 from pathlib import Path
 
 from platformdirs import user_config_path, user_data_path, user_state_path
@@ -23,7 +24,8 @@ class Config:
 
     home: models and profiles. model: the default model. memory_limit: DuckDB's, such as "4GiB" ("" leaves DuckDB's
     own default). threads: CPU threads for both DuckDB and inference (0 = all cores). offline: never use the network.
-    price_per_hour: USD that an hour of this machine costs, for bounds on cost (0 = unknown).
+    price_per_hour: USD that an hour of this machine costs, for bounds on cost (0 = unknown). device_prices: USD that an
+    hour of one device of a shipped profile costs you, by its name; the others keep the profile's.
     """
 
     home: Path = field(default_factory=lambda: user_data_path("dql"))
@@ -32,6 +34,7 @@ class Config:
     threads: int = 0
     offline: bool = False
     price_per_hour: float = 0.0
+    device_prices: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
     def load(cls, environ: Mapping[str, str] = os.environ) -> "Config":
@@ -92,12 +95,23 @@ def _convert(variable: str, text: str, default: object) -> object:
             return False
         raise ConfigError(f"{variable}={text!r} is not a truth value", hint="write 1 or 0")
     if isinstance(default, float):
-        try:
-            return float(text)
-        except ValueError:
-            raise ConfigError(f"{variable}={text!r} is not a number", hint="write a number such as 0.34") from None
+        return _amount(variable, text, "write a number such as 0.34")
+    if isinstance(default, Mapping):
+        pairs = [pair.partition("=") for pair in text.split(",") if pair.strip()]
+        hint = "write them as h100=2.10,l40s=0.80"
+        return {name.strip().lower(): _amount(variable, amount, hint) for name, _, amount in pairs}
     if isinstance(default, int):
         if text.isdecimal():
             return int(text)
         raise ConfigError(f"{variable}={text!r} is not a whole number", hint="write a number such as 4")
     return text
+
+
+def _amount(variable: str, text: str, hint: str) -> float:
+    try:
+        amount = float(text)
+    except ValueError:
+        raise ConfigError(f"{variable}: {text.strip()!r} is not a number", hint=hint) from None
+    if not (isfinite(amount) and amount >= 0):
+        raise ConfigError(f"{variable}: {text.strip()!r} is no amount of USD", hint=hint)
+    return amount

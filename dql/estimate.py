@@ -210,7 +210,7 @@ def _choose(
 def _hardware(query: QueryPlan, contract: Contract, session: Surroundings, on: str | None) -> Callable[[], Hardware]:
     """The named machine, or the part of this one that the query's models run on, as far as it is measured by then."""
     if on is not None:
-        return partial(hardware_named, on, session.config.price_per_hour or None)
+        return partial(hardware_named, on, session.config.device_prices)
     calls = (call for node in infer_nodes(query.root) for call in node.calls if call.op != "count_tokens")
     names = {name for call in calls for name in (call.model, call.draft) if name is not None}
     known = [session.registry.resolve(name).shape for name in sorted(names) if session.registry.installed(name)]

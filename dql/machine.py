@@ -13,7 +13,7 @@ from dql.errors import ConfigError
 from dql.models.shape import ModelShape
 from dql.planner.contract import Contract
 from dql.planner.devices import Device, cuda_devices, off_gpu, this_gpu, torch_has_cuda
-from dql.planner.hardware import BUSY, Hardware, Kind, Progress, from_json, this_cpu
+from dql.planner.hardware import BUSY, Hardware, Kind, Progress, from_json, hardware_named, shipped, this_cpu
 
 _REFERENCE: Mapping[Kind, str] = {"cpu": "fp32", "cuda": "bf16"}  # the precision that every profile measures
 _CALM = 0.7  # load a core below which a machine that was busy is worth measuring again
@@ -133,6 +133,10 @@ class Machine:
         except OSError as error:
             _LOG.warning("the profile of this machine is not kept: %s", error)
         return replace(hardware, price=self._config.price_per_hour or None)
+
+    def others(self) -> list[Hardware]:
+        """The machines that EXPLAIN (ON …) takes, one device of each, at the user's prices."""
+        return [hardware_named(name, self._config.device_prices) for name in shipped()]
 
     def _held(self, kind: Kind) -> Hardware | None:
         """The best figures there are."""

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 from dql.history import History
 from dql.machine import Machine
-from dql.planner.hardware import Hardware, hardware_named, shipped
+from dql.planner.hardware import Hardware
 from dql.planner.units import bytes_text
 
 HARDWARE_COLUMNS = (
@@ -44,7 +44,7 @@ def hardware_rows(machine: Machine) -> list[tuple[object, ...]]:
     old = machine.stale("cuda")
     gpu_notes = used.notes if old is None else f"{used.notes}; the stored profile is stale: {old} (dql calibrate)"
     gpu = [] if used.kind == "cpu" else [_hardware(used, True, gpu_notes)]
-    return [*gpu, _hardware(cpu, True, notes), *(_hardware(h, False, h.notes) for h in map(hardware_named, shipped()))]
+    return [*gpu, _hardware(cpu, True, notes), *(_hardware(h, False, h.notes) for h in machine.others())]
 
 
 def _hardware(hardware: Hardware, here: bool, notes: str) -> tuple[object, ...]:

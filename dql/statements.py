@@ -312,6 +312,9 @@ def create_name(statement: ast.CreateView | ast.CreateFunction, call: Call) -> R
             return _done("create")
         raise BindError(f"{name} exists already", span=statement.span, hint="write CREATE OR REPLACE")
     if isinstance(statement, ast.CreateView):
+        if (contract := statement.query.contract) is not None:
+            hint = "write it at the queries that read the view; options of a call may stand in its brackets"
+            raise BindError("a view keeps no WITH", span=contract.span, hint=hint)
         plan(view_query(statement), call)
         _make_way(statement, session)
     session.names.create(statement)

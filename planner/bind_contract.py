@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import pairwise
 
 from dql.errors import BindError, ParseError, name_hint
 from dql.grammar import ast
@@ -23,7 +24,11 @@ _QUANTITY = re.compile(r"\s*([+-]?[\d._]+(?:e[+-]?\d+)?)\s*([A-Za-z%/]*)\s*", re
 def bind_contract(node: ast.Contract | None, params: Mapping[str, object], defaults: Mapping[str, Value]) -> Contract:
     """The contract of a query. `defaults` are the session's settings. Raises ParseError or BindError."""
     contract = Contract(defaults=dict(defaults))
-    for item in node.items if node is not None else ():
+    items = node.items if node is not None else ()
+    for _, second in pairwise(item for item in items if isinstance(item, ast.Objective)):
+        hint = "keep one of them, and write the other as a bound"
+        raise ParseError("a query has one objective", span=second.span, hint=hint)
+    for item in items:
         if isinstance(item, ast.Objective):
             contract = replace(contract, objective=_objective(item))
         elif isinstance(item, ast.Setting):

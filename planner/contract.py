@@ -188,7 +188,9 @@ def setting_value(name: str, value: object, unit: str = "", *, span: Span | None
 
 
 def setting_kind(name: str, *, span: Span | None = None) -> SettingKind:
-    """The setting of that name. Raises ConfigError that lists near names."""
+    """The setting of that name. Raises ConfigError that lists near names, or says where a bound is written."""
+    if (bound := BOUND_KINDS.get(name.lower())) is not None:
+        raise ConfigError(f"{name} is a bound of one query", span=span, hint=f"write WITH {bound.example} at its end")
     if name.lower() not in SETTING_KINDS:
         raise ConfigError(f"unknown setting {name}", span=span, hint=name_hint(name, SETTING_KINDS))
     return SETTING_KINDS[name.lower()]

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field, replace
 from importlib import resources
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
@@ -211,20 +212,22 @@ def shipped() -> list[str]:
     return sorted(file.name.removesuffix(".json") for file in folder.iterdir() if file.name.endswith(".json"))
 
 
-def hardware_named(text: str, price: float | None = None) -> Hardware:
-    """The shipped profile that 'h100' or 'h100:8' names; `price` replaces its USD per device-hour.
+def hardware_named(text: str, prices: Mapping[str, float] = MappingProxyType({})) -> Hardware:
+    """The shipped profile that 'h100' or 'h100:8' names; `prices` by profile replace its USD per device-hour.
 
     Raises ConfigError that lists the profiles.
     """
     found = _NAME.fullmatch(text.strip())
     names = shipped()
+    if unknown := next((name for name in prices if name not in names), None):
+        raise ConfigError(f"a price for {unknown!r}, which is no hardware profile", hint=name_hint(unknown, names))
     if found is None or found[1].lower() not in names:
         raise ConfigError(f"no hardware profile {text!r}", hint=name_hint(found[1] if found else text, names))
     count = int(found[2] or 1)
     if not 1 <= count <= 1024:
         raise ConfigError(f"{count} devices cannot be planned for", hint="name 1 to 1024, such as h100:8")
     hardware = from_json((resources.files("dql.planner") / "profiles" / f"{found[1].lower()}.json").read_text())
-    return replace(hardware, devices=count, price=hardware.price if price is None else price)
+    return replace(hardware, devices=count, price=prices.get(hardware.name, hardware.price))
 
 
 # ---- this machine ------------------------------------------------------------------------------------------------

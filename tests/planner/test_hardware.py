@@ -79,7 +79,7 @@ def test_names_of_machines_that_do_not_exist(text: str, hint: str) -> None:
 
 
 def test_prices_may_be_the_users_own() -> None:
-    assert hardware_named("h100:4", 1.5).price == 1.5
+    assert hardware_named("h100:4", {"h100": 1.5}).price == 1.5  # of each device
     assert (hardware_named("H100:4").devices, str(hardware_named("h100:4"))) == (4, "h100:4")
 
 
@@ -124,3 +124,20 @@ def test_a_profile_of_a_busy_machine_is_no_unit_for_others(tmp_path: Path) -> No
     machine.measure(bench, [SHAPES["smollm2"]], thorough=True)
     assert bench.measured == ["thorough"] and machine.hardware().price is None
     assert Machine(replace(config, price_per_hour=0.25)).hardware().price == 0.25
+
+
+def test_a_price_is_that_of_its_own_machine(tmp_path: Path) -> None:
+    environ = {"DQL_HOME": str(tmp_path), "DQL_PRICE_PER_HOUR": "0.25", "DQL_DEVICE_PRICES": "h100=2.5, L40S = 0.5"}
+    machine = Machine(Config.load(environ))
+    prices = {hardware.name: hardware.price for hardware in machine.others()}
+    assert machine.cpu().price == 0.25 and prices["h100"] == 2.5 and prices["l40s"] == 0.5
+    assert prices["h200"] == hardware_named("h200").price
+    with pytest.raises(ConfigError, match="h1000"):
+        hardware_named("l40s", {"h1000": 1.0})
+
+
+@pytest.mark.parametrize("text", ["-1", "nan", "dear", "h100", "h100=", "h100=-2"])
+def test_prices_that_are_none_are_errors(text: str) -> None:
+    for name in ("DQL_PRICE_PER_HOUR", "DQL_DEVICE_PRICES"):
+        with pytest.raises(ConfigError, match=name):
+            Config.load({name: text})
