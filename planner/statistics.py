@@ -270,11 +270,13 @@ def _windows(counters: Sequence["_Counter"]) -> Iterator[list[Tokens]]:
 
 def _asked_by(counters: Sequence["_Counter"]) -> tuple[list[Tokens], list[int]]:
     """The different requests of calls that run together, in the order in which rows ask them, and these rows."""
-    first: dict[tuple[bytes, object], int] = {}
+    numbers: dict[object, int] = {}  # of tasks, whose own hashes take longer than all else
+    first: dict[tuple[bytes, int], int] = {}
     for counter in counters:
-        for prompt in counter.seen:
-            row = counter.rows_of[prompt]
-            first[prompt, counter.task] = min(row, first.get((prompt, counter.task), row))
+        task = numbers.setdefault(counter.task, len(numbers))
+        for prompt, row in counter.rows_of.items():
+            if prompt in counter.seen:
+                first[prompt, task] = min(row, first.get((prompt, task), row))
     ordered = sorted(first.items(), key=lambda each: each[1])
     return [np.frombuffer(prompt, np.int32) for (prompt, _), _ in ordered], [row for _, row in ordered]
 
