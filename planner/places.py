@@ -6,7 +6,7 @@ from fnmatch import fnmatch
 
 from dql.errors import BindError, DqlError, name_hint, nearest
 from dql.grammar import ast
-from dql.grammar.names import INFERENCE_NAMES
+from dql.grammar.names import INFERENCE_NAMES, SHOWN
 from dql.grammar.walk import walk
 from dql.planner.environment import Environment
 from dql.planner.vendors import INSTEAD
@@ -50,6 +50,9 @@ def named(error: DqlError, tables: Collection[str]) -> DqlError:
         name = match[1].strip('"')
         if "." in name and "/" not in name.rpartition(".")[2]:
             found = BindError(f"no table {name}, and no kind of file", hint=f"dql reads {_READ} by their suffix")
+        elif name.upper() in SHOWN:
+            hint = f"SHOW {name.upper()} is a statement by itself, which no query reads from"
+            found = BindError(f"no table {name}", hint=hint)
         else:
             found = BindError(f"no table {name}", hint=name_hint(name, tables))
     elif (match := _FUNCTION.search(error.message)) is not None:
