@@ -144,7 +144,7 @@ def report(cases: Sequence[Case], texts: Sequence[str], model: str) -> Iterator[
         rows = len(case.ways[0].cells or [])
         count = len({row for way in case.ways for row in case.differing(way)})
         kept = "yes" if 1 - count / rows >= (1.0 if case.deterministic else BAR) else "NO"
-        apart = "" if case.apart is None else f"{case.apart:.1e}"
+        apart = "" if case.apart is None else f"{case.apart:.2g}"
         yield (
             f"| {case.name} | {_yes(case)} | {len(case.ways)} | {rows:,} | {count} "
             f"| {1 - count / rows:.2%} | {apart} | {kept} |"
