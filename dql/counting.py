@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from types import MappingProxyType
 
-from dql.planner.physical import InferExec
+from dql.catalog import quote_name
+from dql.planner.physical import CallExec, InferExec
 from dql.planner.statistics import Asked, Counted, count_calls, countable
 from dql.row_sums import NOTHING, RowSums, Sums, hash_of
 
@@ -67,7 +68,7 @@ class Counts:
             numbered = sums.of(NOTHING, sql, budget)
             if numbered is not None:
                 total = numbered[0]
-                counted = counted.scaled(total)
+                counted = counted.scaled(total, sums.different([_asked_of(call) for call in node.calls], sql, budget))
                 fingerprint = _fingerprint(node, sums, sql, budget) if total <= _FINGERPRINTED else None
         if fingerprint is not None:
             self._known[key] = _Known(fingerprint, counted, budget)
@@ -79,3 +80,12 @@ class Counts:
 def _fingerprint(node: InferExec, sums: RowSums, sql: str, budget: float) -> Sums | None:
     columns = (name for call in node.calls for name in (*call.holes, call.guard) if name is not None)
     return sums.of(hash_of(columns), sql, budget)
+
+
+def _asked_of(call: CallExec) -> str:
+    """A number that tells apart what rows ask of a call, NULL where they ask nothing."""
+    names = [quote_name(hole) for hole in call.holes]
+    conditions = [f"{name} IS NOT NULL" for name in names]
+    if call.guard is not None:
+        conditions.append(quote_name(call.guard))
+    return f"CASE WHEN {' AND '.join(conditions) or 'TRUE'} THEN {hash_of(call.holes)} END"

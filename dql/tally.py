@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from dql.cascades import cascades_of
+from dql.errors import PlanError
 from dql.planner.calls import CASCADED
 from dql.planner.candidates import Draft, PricedCall
 from dql.planner.contract import Contract
@@ -135,6 +136,7 @@ class Tally:
         later = [stage for call in own for stage in self._later.get(call.out, ())]
         node = replace(node, calls=(*own, *(c for c in later if session.registry.installed(c.model))))
         asked = [c for c in node.calls if c.op != "count_tokens"]
+        self._check_room(asked)
         self._compiled |= {c.out: prompts(c, session.registry.resolve(c.model)) for c in node.calls}
         self.frames |= {
             c.out: tuple(p.frame for p in self._compiled[c.out]) for c in node.calls if self._compiled[c.out]
@@ -213,6 +215,17 @@ class Tally:
         self._learn(found, asked)
         guess, unknown = "are guessed: they depend on the inference below", "depend on the inference below"
         self.notes |= {call.out: f"rows and tokens {guess if call.out in found else unknown}" for call in asked}
+
+    def _check_room(self, calls: Iterable[CallExec]) -> None:
+        """Raise PlanError where answers alone may fill a model's context, so that no row could be asked about."""
+        for call in calls:
+            room = self._session.registry.resolve(call.model).shape.context_length
+            if call.op == "generate" and call.decoding.max_tokens >= room:
+                raise PlanError(
+                    f"max_tokens = {call.decoding.max_tokens:,} leaves no room for a prompt: "
+                    f"the model holds {room:,} tokens, prompt and answer together",
+                    hint=f"WITH max_tokens = {room // 2}, or a model with a longer context",
+                )
 
     def _most_tokens(self, call: CallExec) -> int:
         """Tokens that a prompt may have so that its answer fits into the context as well."""

@@ -80,10 +80,16 @@ class CallStatistics:
         """Rows, None where these are but the first ones."""
         return None if self.at_least else self.rows
 
-    def scaled(self, factor: float, read: int = 0) -> "CallStatistics":
-        """The statistics of `factor` times the rows; `read` were sampled. Repeats are taken as `more_distinct` says."""
+    def scaled(self, factor: float, read: int = 0, texts: int | None = None) -> "CallStatistics":
+        """The statistics of `factor` times the rows; `read` were sampled.
+
+        texts: what these rows ask about, different ones alone; unknown, repeats are taken as `more_distinct` says.
+        """
         asked = round(self.asked * factor)
-        distinct = more_distinct(self.distinct, self.once, self.twice, self.asked, asked)
+        if texts is None:
+            distinct = more_distinct(self.distinct, self.once, self.twice, self.asked, asked)
+        else:
+            distinct = min(max(round(texts * self.asked / max(self.rows, 1)), self.distinct), asked)
         grown = distinct / max(self.distinct, 1)
         below = self.computed - self.shared
         return replace(
@@ -150,10 +156,11 @@ class Counted:
     first: float
     left: tuple[CallStatistics, ...] = ()
 
-    def scaled(self, rows: int) -> "Counted":
-        """The same for an input of so many rows."""
-        factor = rows / max(self.rows, 1)
-        return replace(self, calls=tuple(call.scaled(factor, self.rows) for call in self.calls))
+    def scaled(self, rows: int, texts: Sequence[int] | None = None) -> "Counted":
+        """The same for an input of so many rows; `texts`: those of each call that differ, where they are known."""
+        factor, known = rows / max(self.rows, 1), texts if texts is not None else [None] * len(self.calls)
+        calls = tuple(call.scaled(factor, self.rows, t) for call, t in zip(self.calls, known, strict=True))
+        return replace(self, calls=calls)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from dql.errors import BindError, ConfigError, DqlError, PlanError, UnsupportedE
 from dql.history import CallRecord, History, RunRecord
 from dql.models.shape import ModelShape
 from dql.planner.hardware import Curve, Hardware, Progress, cpu_versions, from_json
+from dql.planner.statistics import count_calls
 from dql.session import Session
 from dql.summary import summary
 from tests.fake_session import FakeSession
@@ -262,6 +263,18 @@ def test_an_endless_input_is_planned_for_by_its_first_rows(small: FakeSession, m
     assert "rows ≥ " in text
     bounded = "EXPLAIN SELECT AI_SCORE('{i}', 0, 9) AS s FROM range(10_000_000_000_000) r(i) WITH deadline < 9h"
     assert "met by the rows that were counted" in plan(small, bounded)
+
+
+def test_what_a_sample_misses_of_a_join_is_told_apart_by_the_database(
+    small: FakeSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first rows of a join hold one of its sides again and again, and little of the other."""
+    monkeypatch.setattr("dql.counting.count_calls", lambda node, asked, stream, _: count_calls(node, asked, stream, 0))
+    monkeypatch.setattr("dql.estimate.BUDGET", 20.0)  # for telling rows apart
+    calls = "AI_SCORE('{a.body}', 0, 9) AS one, AI_SCORE('{b.text}', 0, 9) AS two"
+    both = "t AS a, (SELECT 'text ' || nullif(i % 700, 0) AS text FROM range(2100) r(i)) AS b"
+    text = plan(small, f"EXPLAIN SELECT {calls} FROM {both}")
+    assert "rows ≈ 63,000 → ≈ 20 distinct" in text and "→ ≈ 699 distinct" in text
 
 
 @pytest.mark.parametrize(
