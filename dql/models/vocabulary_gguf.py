@@ -127,8 +127,9 @@ def _sentencepiece(pieces: _Pieces) -> Vocabulary:
 def _merges(by_score: Iterable[str], vocab: Mapping[str, int]) -> Iterable[tuple[str, str]]:
     for piece in by_score:
         for cut in range(1, len(piece)):
-            if piece[:cut] in vocab and piece[cut:] in vocab:
-                yield piece[:cut], piece[cut:]
+            right = piece[cut:]  # first, as fewer ends than beginnings of pieces are pieces
+            if right in vocab and (left := piece[:cut]) in vocab:
+                yield left, right
 
 
 def _user_text_cut(user_text: Iterable[str]) -> pre_tokenizers.PreTokenizer:
