@@ -99,6 +99,7 @@ def estimate(
     Raises PlanError where no plan meets the contract (unless it says best_effort), UnsupportedError for pinned settings
     that cannot run, ConfigError for unknown hardware.
     """
+    before = session.machine.seconds
     identified = partial(identify, session, planned.contract)
     names = RowNames(RowSums(session.catalog, params), identified, None if running else _NAMING)
     judge = Judge(session, planned.contract, params, running and on is None, names, progress)
@@ -109,6 +110,9 @@ def estimate(
     found = predicted(planned, judge=judge, running=running, strict=strict)
     known = {} if rows is not None or found.answered else questions(found.planned.query, found.statistics)
     found = judge.cheapest(found, partial(predicted, judge=judge, running=running, strict=False, known=known))
+    if running:
+        asking = 0.0 if judge.evidence is None else judge.evidence.seconds
+        found = _later(found, session.machine.seconds - before + asking)
     if strict:
         _check(found, contract=planned.contract)
     return replace(found, quality=(*found.quality, *judge.said()), evidence=judge.evidence)
@@ -173,6 +177,16 @@ def _of_the_rest(found: Estimate, query: QueryPlan, session: Surroundings, param
     calls = _refined(replace(found.settled, later=later).of(tally.priced()), hardware, session, contract)
     choice = search(calls, hardware, contract, {place.weights: found.choice.best.quality}, sizes_of=place)
     return replace(found, statistics=tally.statistics, choice=choice, answered=sum(map(len, done.values())))
+
+
+def _later(found: Estimate, seconds: float) -> Estimate:
+    """The figures where measuring the machine and asking for evidence took so many seconds of a deadline."""
+    choice = found.choice
+    if choice is None or not seconds or choice.contract.bound("deadline") is None:
+        return found
+    place, contract = choice.best.placement, choice.contract.after(seconds)
+    quality = {place.weights: choice.best.quality}
+    return replace(found, choice=search(choice.calls, choice.hardware, contract, quality, sizes_of=place))
 
 
 def _check(found: Estimate, contract: Contract) -> None:

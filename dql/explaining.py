@@ -117,7 +117,7 @@ def explanation_of(
     return Explanation(
         planned.logical,
         planned.applied,
-        planned.contract,
+        planned.contract if found.choice is None else found.choice.contract,
         found.statistics,
         found.notes,
         found.frames,

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from time import perf_counter
 from typing import Protocol
 
 from dql.config import Config
@@ -37,6 +38,7 @@ class Machine:
         self._find = find or usable_devices
         self._devices: tuple[Device, ...] | None = None
         self._known: dict[Kind, Hardware] = {}
+        self.seconds = 0.0  # that measuring took so far
 
     @property
     def path(self) -> Path:
@@ -121,9 +123,11 @@ class Machine:
         assert hardware is not None and typical is not None and path is not None
         if thorough or hardware.load > BUSY:  # figures of a busy machine are no unit for others
             hardware = replace(typical, price=hardware.price)
+        began = perf_counter()
         for shape in shapes:
             if not hardware.measured_for(_REFERENCE[kind], shape) and _measurable(shape, kind):
                 hardware = bench.measure(hardware, shape, thorough=thorough, progress=progress)
+        self.seconds += perf_counter() - began
         self._known[kind] = hardware
         part = path.with_suffix(f".{os.getpid()}.part")
         try:

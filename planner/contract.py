@@ -1,7 +1,7 @@
 """What the user may demand of a query: bounds, an objective, settings; their units, directions and values."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from dql.errors import BindError, ConfigError, name_hint
@@ -98,7 +98,8 @@ SETTING_KINDS = {
 class Bound:
     """A bound in base units: seconds, rows or tokens per second, USD, share, bytes, tokens; `unit` as written.
 
-    span: where it is written, which is no part of what it means.
+    span: where it is written, which is no part of what it means. spent: seconds of a deadline that are gone before the
+    run begins.
     """
 
     name: str
@@ -109,6 +110,7 @@ class Bound:
     reference: str = ""
     confidence: float = 0.95
     span: Span | None = field(default=None, compare=False, repr=False)
+    spent: float = 0.0
 
     def __str__(self) -> str:
         factor = {u.lower(): f for u, f in BOUND_KINDS[self.name].units.items()}[self.unit.lower()]
@@ -159,6 +161,11 @@ class Contract:
 
     def bound(self, name: str) -> Bound | None:
         return next((b for b in self.bounds if b.name == name), None)
+
+    def after(self, seconds: float) -> "Contract":
+        """The same, so many seconds of its deadline later."""
+        bounds = (replace(b, spent=seconds) if b.name == "deadline" else b for b in self.bounds)
+        return replace(self, bounds=tuple(bounds))
 
     def bounds_on(self, name: str) -> tuple[Bound, ...]:
         """All bounds of that name: on several percentiles, on answers and on tokens."""

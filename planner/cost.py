@@ -66,7 +66,7 @@ class Cost:
                 rate = self.rows_per_second if bound.unit.lower() == "rows/s" else self.tokens_per_second
                 return rate / (1 + self.slack)
             case "deadline":
-                return self.seconds + self.give
+                return bound.spent + self.seconds + self.give
             case "cost":
                 return (self.usd or 0.0) * (1 + self.slack)
             case "memory":

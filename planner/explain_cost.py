@@ -73,10 +73,10 @@ def _promise(
     cost = choice.best.cost
     value = cost.of(bound)
     certain = bound.name == "memory" or not cost.slack_of(bound)
-    middle = value if certain else value / (1 + cost.slack_of(bound))
+    middle = value if certain else bound.spent + (value - bound.spent) / (1 + cost.slack_of(bound))
     if bound.name == "throughput":
         middle = value * (1 + cost.slack_of(bound))
-    note = _how(bound, choice)
+    note = _how(bound, choice) + spent_text(bound)
     return Promise(bound, middle, 0.0 if certain else abs(value - middle), taken, note)
 
 
@@ -96,6 +96,11 @@ def _how(bound: Bound, choice: Choice) -> str:
     return "met"
 
 
+def spent_text(bound: Bound) -> str:
+    """How much of a deadline is gone before the run."""
+    return f", {seconds_text(bound.spent)} of it for what was measured before the run" if bound.spent else ""
+
+
 def _budget(bound: Bound, choice: Choice | None) -> str:
     if choice is None or choice.best.cost.of(bound) <= bound.value:
         return "the run stops there"
@@ -109,7 +114,7 @@ def _measured(bound: Bound, choice: Choice | None, measured: Mapping[str, Measur
         case "latency" | "ttft" | "tpot":
             return row_seconds(calls, bound.name, bound.qualifier or "p95") if calls else None
         case "deadline":
-            return seconds
+            return bound.spent + seconds
         case "throughput" if seconds and calls:
             if bound.unit.lower() == "rows/s":
                 return max(call.rows for call in calls) / seconds

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from dql.errors import PlanError
 from dql.planner.contract import BOUND_KINDS, Bound, Contract
-from dql.planner.explain_cost import sizes_text
+from dql.planner.explain_cost import sizes_text, spent_text
 from dql.planner.hardware import hardware_named, shipped
 from dql.planner.option import MACHINE_MEMORY, Option, reference_of
 from dql.planner.search import Choice, search
@@ -73,7 +73,7 @@ def _reached(option: Option, bound: Bound) -> str:
             middle = worst / (1 + cost.slack_of(bound))
             return f"{bound.name} {bound.qualifier or 'p95'} {interval_text(middle, worst - middle)}"
         case "deadline":
-            return interval_text(cost.seconds, cost.give)
+            return interval_text(bound.spent + cost.seconds, cost.give) + spent_text(bound)
         case "throughput":
             rate = cost.rows_per_second if bound.unit.lower() == "rows/s" else cost.tokens_per_second
             return f"{rate_text(rate)} {bound.unit}"

@@ -41,7 +41,7 @@ def excess(priced: pl.DataFrame, contract: Contract, calls: Sequence[PricedCall]
             case "ttft" | "tpot":
                 value = priced[bound.name].to_numpy()
             case "deadline":
-                value = seconds
+                value = seconds + bound.spent / give
             case "cost":
                 value = seconds / 3600 * hourly
             case "throughput":

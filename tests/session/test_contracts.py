@@ -363,6 +363,31 @@ def test_the_machine_is_measured_where_that_pays(
     assert len(calls) == measures
 
 
+def test_a_deadline_counts_what_is_measured_before_the_run(
+    session: FakeSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In whether a plan keeps it, in what is predicted of it and in what was measured; of a plan alone it does not."""
+    clock = [0.0]
+
+    def measure(base: Hardware, shape: ModelShape, *, thorough: bool, progress: Progress | None) -> Hardware:
+        clock[0] += 1000.0
+        return replace(base, source="measured")
+
+    slow = replace(session.machine.hardware(), peak={"fp32": 2e7})
+    monkeypatch.setattr(session.machine, "hardware", lambda: slow)
+    monkeypatch.setattr(session.runtime, "measure", measure)
+    monkeypatch.setattr("dql.machine.perf_counter", lambda: clock[0])
+    session.catalog.register("u", pa.table({"body": [f"text {i}" for i in range(200)]}))
+    query = "SELECT AI_FILTER('{body} is odd') AS a FROM u"
+    alone = float(json.loads(plan(session, f"EXPLAIN (FORMAT json) {query}"))["predicted"]["seconds"])
+    bound = f"WITH deadline < {3 * alone:.3f}s"
+    with pytest.raises(PlanError, match="17 min of it for what was measured before the run"):
+        session.query(f"{query} {bound}")
+    assert "before the run" not in plan(session, f"EXPLAIN {query} {bound}") and not session.asked
+    text = plan(session, f"EXPLAIN ANALYZE {query} {bound.replace('deadline', 'best_effort = true, deadline')}")
+    assert "measured 17 min: missed" in text
+
+
 @pytest.mark.parametrize("target", ["INTO '{path}'", ""])
 def test_a_statement_that_its_budget_stopped_goes_on_where_it_is_run_again(
     tmp_path: Path, model_file: Path, target: str
