@@ -1,5 +1,6 @@
 """A plan that was simulated: where each call runs, what it costs, and which bounds the query misses with it."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -119,20 +120,21 @@ class Weighing:
         return misses
 
     def _slots(self, places: Sequence[Placement], parts: Sequence[Mapping[Engine, Memory]]) -> dict[str, int | None]:
-        """KV slots that a bound on memory leaves each run beside weights, activations and what a draft takes; None
-        without such a bound."""
+        """KV slots that a bound on memory leaves each run beside weights, activations and what a draft takes, and as many
+        at least as it is planned with; None without such a bound."""
         bound = self.contract.bound("memory")
         if bound is None:
             return dict.fromkeys(call.run for call in self.calls)
-        known = list(zip(self.calls, places, parts, strict=True))
         weights = sum({engine: m.weights for part in parts for engine, m in part.items()}.values())
-        found: dict[str, int | None] = {}
-        for call, place, part in known:
+        room, needed = dict[str, int](), dict[str, int]()
+        for call, place, part in zip(self.calls, places, parts, strict=True):
             slot = call.shape.kv_bytes_per_token(BYTES_PER_VALUE[place.kv_cache])
-            beside = sum(float(np.max(m.working)) for m in part.values()) - float(np.max(part[call.engine].kv_cache))
-            left = max(1, int((bound.value - weights - beside) / slot))
-            found[call.run] = min(left, found.get(call.run) or left)
-        return found
+            cache = float(np.max(part[call.engine].kv_cache))
+            beside = sum(float(np.max(m.working)) for m in part.values()) - cache
+            left = int((bound.value - weights - beside) / slot)
+            room[call.run] = min(left, room.get(call.run, left))
+            needed[call.run] = max(math.ceil(cache / slot), needed.get(call.run, 1))
+        return {run: max(room[run], needed[run]) for run in room}
 
     def _draft_slots(self, places: Sequence[Placement]) -> dict[str, int | None]:
         """KV slots of each run's draft under a bound on memory; None without a draft or such a bound."""

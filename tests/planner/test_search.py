@@ -165,6 +165,16 @@ def test_a_memory_bound_caps_the_kv_cache() -> None:
     assert search([CALL], small_cpu(), Contract()).best.placement.kv_slots is None
 
 
+@pytest.mark.parametrize("limit", [1, 400])
+def test_a_plan_that_misses_its_memory_has_the_cache_it_is_planned_with(limit: float) -> None:
+    """It is what best_effort runs: with no more than the bound leaves, no row would fit."""
+    best = search([CALL], small_cpu(), bound("memory", limit, "MiB")).best
+    free = search([CALL], small_cpu(), Contract()).best
+    assert not best.feasible and best.placement.kv_slots is not None
+    assert best.placement.kv_slots >= CALL.work.shared + CALL.work.lane
+    assert best.cost.memory < free.cost.memory
+
+
 def test_nothing_lossy_without_proof() -> None:
     h100 = hardware_named("h100")
     assert search([CALL], h100, Contract(), {"int4": 1.0}, what_if=True).best.placement.weights == "bf16"
