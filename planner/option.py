@@ -120,8 +120,8 @@ class Weighing:
         return misses
 
     def _slots(self, places: Sequence[Placement], parts: Sequence[Mapping[Engine, Memory]]) -> dict[str, int | None]:
-        """KV slots that a bound on memory leaves each run beside weights, activations and what a draft takes, and as many
-        at least as it is planned with; None without such a bound."""
+        """KV slots that a bound on memory leaves each run beside weights, activations and what a draft takes, and at
+        least as many as it is planned with; None without such a bound."""
         bound = self.contract.bound("memory")
         if bound is None:
             return dict.fromkeys(call.run for call in self.calls)
