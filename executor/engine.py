@@ -13,7 +13,7 @@ from dql.executor.backends import open_backend
 from dql.executor.block_pool import BlockPool
 from dql.executor.draft import DraftModel, LoadedDraft
 from dql.executor.embed import EncoderRun
-from dql.executor.memory import available_memory, keep_freed_memory, plan_memory
+from dql.executor.memory import available_memory, give_back_freed_memory, keep_freed_memory, plan_memory
 from dql.executor.models.decoder import CausalModel, Decoder
 from dql.executor.models.encoder import Encoder
 from dql.executor.models.linear import Layout
@@ -51,6 +51,7 @@ class Engine:
         slots = plan_memory(model.shape, options, available_memory()).slots
         device = torch.device(options.device)
         if device.type == "cpu":
+            give_back_freed_memory()
             keep_freed_memory()
         self.pool = BlockPool(model.shape, slots, kv_type(options.kv_cache, device), device)
         self._decode = decode

@@ -12,6 +12,7 @@ from functools import cached_property
 import torch
 from torch.nn import functional
 
+from dql.executor.memory import give_back_freed_memory
 from dql.executor.models.linear import PackedLinear, packing_works
 from dql.planner.hardware import cpu_precisions
 
@@ -59,6 +60,8 @@ class Screen:
             rounded = chunk.bfloat16().float()
             lost.append(_grouped((chunk - rounded).norm(dim=1)))
             kept.append(_grouped(rounded.norm(dim=1)))
+        del chunk, rounded
+        give_back_freed_memory()  # copies of the whole head, by now
         return torch.cat(lost), torch.cat(kept)
 
     def _candidates(self, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
