@@ -5,10 +5,8 @@ from dataclasses import dataclass
 from time import perf_counter
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from dql.executor.backend import Backend
 from dql.executor.options import Counters
 from dql.executor.requests import Answer, Generate
 from dql.executor.sampler import DrawParameters
@@ -59,8 +57,7 @@ class Draws:
 class Recorder:
     """Writes down what the steps of one run drew."""
 
-    def __init__(self, backend: Backend, scheduler: Scheduler, counters: Counters, decode: Decode | None) -> None:
-        self._backend = backend
+    def __init__(self, scheduler: Scheduler, counters: Counters, decode: Decode | None) -> None:
         self._scheduler = scheduler
         self._counters = counters
         self._decode = decode
@@ -108,8 +105,6 @@ class Recorder:
         self._counters.proposed += int(guesses.counts.sum())
         if self._scheduler.speculation is not None:
             self._scheduler.speculation.note(int(np.minimum(right + 1, guesses.counts).sum()), int(right.sum()))
-        left = lanes[going]
-        self._backend.drawn(slab.next_slots(left), torch.from_numpy(slab.last[left]))
         return answers
 
     def _note(

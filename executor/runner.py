@@ -64,7 +64,7 @@ class Runner:
         self._counters = counters
         self._cancelled = cancelled
         self._logprobs = logprobs
-        self._recorder = Recorder(backend, scheduler, counters, decode)
+        self._recorder = Recorder(scheduler, counters, decode)
         self._launched: deque[_Launched] = deque()
 
     @property
@@ -83,7 +83,7 @@ class Runner:
 
     def launch(self, plan: Plan) -> None:
         """Start a step. Where this raises, StepCancelled or an error, nothing of the step counts."""
-        self._tell_guesses(plan.step)
+        self._tell_known(plan.step)
         hidden = self._backend.forward(plan.step, self._cancelled)
         placed, given, place = _read(plan)
         begun = [(row, place) for row, place in placed if row.decodes]
@@ -172,12 +172,15 @@ class Runner:
         parameters = DrawParameters.concatenated([part.parameters for part in draws])
         return draw(self._head, hidden[places], parameters, logprobs=self._logprobs)
 
-    def _tell_guesses(self, step: Step) -> None:
-        """The device reads the tokens of decoding rows by their slots: guesses, which no one drew, are put there."""
-        for part in step.slabs:
-            if part.guesses is not None:
-                places = part.place + np.flatnonzero(part.depths)
-                self._backend.drawn(step.slots[places], torch.from_numpy(step.ids[places]))
+    def _tell_known(self, step: Step) -> None:
+        """The device reads the tokens of decoding rows by their slots: what it did not draw for them is put there.
+
+        These are guesses, and after guesses the tokens that rows go on from. Both are met only where no step is under
+        way, and then all tokens are known here.
+        """
+        if step.slabs and not self._launched:
+            decoding = slice(step.slabs[0].place, None)
+            self._backend.drawn(step.slots[decoding], torch.from_numpy(step.ids[decoding]))
 
     def _tell_drawn(self, draws: Sequence[Draws], drawn: tuple[torch.Tensor, ...]) -> None:
         """Rows go on from what they drew, unseen: it is put where the device reads it once they have advanced."""

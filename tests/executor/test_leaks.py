@@ -20,13 +20,16 @@ from dql.executor.engine import Engine
 from dql.executor.models.decoder import Attention, Decoder, PackedTokens
 from dql.executor.options import EngineOptions
 from dql.executor.requests import Answer, Generate, Request, Score, Task
+from dql.executor.step import Places, Step
 from dql.kernels.kv_cache import KVCache
 from dql.models import Model, open_model
+from tests.executor.triton_work import copies
 
 ROOT = Path(__file__).resolve().parents[2]
 LABELS = ((5, 2), (6, 7, 2), (9,))
 SHARED = np.random.default_rng(2).integers(3, 250, 45).astype(np.int32)
 SMALL = EngineOptions(kv_bytes=1 << 20, step_tokens=64, max_rows=5, window=9)
+SCARCE = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 MiB.")
 Fault = Callable[[int], Exception | None]
 
 
@@ -147,16 +150,43 @@ def test_steps_without_memory_lose_nothing(model: Model, work: Work, steps: set[
 @settings(deadline=None, max_examples=20)
 @given(work, st.sets(st.integers(0, 20)))
 def test_nor_do_steps_whose_memory_runs_out_behind_the_layers(model: Model, work: Work, calls: set[int]) -> None:
-    scarce = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 MiB.")
     engine = Watched.of(model, lambda step: None)
     engine.options = replace(SMALL, speculate=False)
     expected = {answer.id: answer.tokens.tolist() for answer in engine.run(requests(work))}
     engine.pool.clear()
-    engine.fail_beside(lambda call: scarce if call in calls else None)
+    engine.fail_beside(lambda call: SCARCE if call in calls else None)
     found = {answer.id: answer for answer in engine.run(requests(work))}
     assert found.keys() == expected.keys()
     for id, answer in found.items():
         assert answer.tokens.tolist() == expected[id] if answer.failure is None else answer.failure.kind == "oom"
+    engine.assert_clean()
+
+
+def test_nor_do_steps_that_check_guesses(model: Model) -> None:
+    """Whichever copy of theirs fails, the device is told each token before the step that goes on from it."""
+    engine = Watched.of(model, lambda step: None)
+    expected = {answer.id: answer.tokens.tolist() for answer in engine.run(copies())}
+    assert engine.counters.accepted
+    engine.fail_beside(lambda _: SCARCE if next(calls) == fails else None)
+    newest, forward = np.zeros(engine.pool.slots + 1, np.int64), engine.backend.forward
+    told = engine.backend.drawn
+
+    def drawn(slots: Places, tokens: torch.Tensor) -> None:
+        told(slots, tokens)
+        newest[slots] = tokens
+
+    def checked(step: Step, cancelled: Callable[[], bool]) -> torch.Tensor:
+        for part in step.slabs:
+            reads = slice(part.place, part.place + len(part.lanes))
+            assert np.array_equal(newest[step.slots[reads]], step.ids[reads])
+        return forward(step, cancelled)
+
+    engine.backend.drawn, engine.backend.forward = drawn, checked  # type: ignore[method-assign]
+    for fails in range(14):
+        calls = count()
+        engine.pool.clear()
+        assert {answer.id: answer.tokens.tolist() for answer in engine.run(copies())} == expected
+        assert next(calls) > fails
     engine.assert_clean()
 
 
