@@ -100,9 +100,8 @@ def _format(statement: ast.Explain) -> str:
         return "text"
     wanted = statement.format.text.lower()
     if wanted == "html":
-        raise UnsupportedError(
-            "EXPLAIN (FORMAT html) does not run yet", span=statement.format.span, hint="there is json"
-        )
+        hint = "the formats are text, as without FORMAT, and json: write EXPLAIN (FORMAT json) …"
+        raise UnsupportedError("EXPLAIN (FORMAT html) does not run yet", span=statement.format.span, hint=hint)
     if wanted not in FORMATS:
         hint = name_hint(wanted, FORMATS)
         raise BindError(f"EXPLAIN has no format {statement.format.text}", span=statement.format.span, hint=hint)

@@ -29,6 +29,8 @@ from dql.planner.logical import (
 from dql.planner.measured import Measured
 from dql.planner.optimizer import Applied
 from dql.planner.row_text import RowText
+from dql.planner.rules.join_on_labels import files_in_the_way, join_on_labels
+from dql.planner.rules.learn_filter_order import learn_filter_order
 from dql.planner.search import Choice
 from dql.planner.sift import Sift
 from dql.planner.statistics import CallStatistics
@@ -73,6 +75,7 @@ def explain(found: Explanation, rewrites: bool = False) -> str:
         lines.append(f"-- applied: {', '.join(dict.fromkeys(a.rule for a in found.applied))}")
     if isinstance(disabled := found.contract.setting("disabled_rules"), tuple):
         lines.append(f"-- disabled: {', '.join(disabled)}")
+    lines += [f"-- not applied: {line}" for line in not_applied(found)]
     lines += [f"-- bound {p.bound}: {p}" for p in promises(found)]
     if found.contract.bound("quality") is None:
         lines += [f"-- quality: {line}" for line in found.quality]
@@ -88,6 +91,18 @@ def explain(found: Explanation, rewrites: bool = False) -> str:
     if rewrites:
         lines += _rewrites(found, names)
     return "\n".join(line.rstrip() for line in lines)
+
+
+def not_applied(found: Explanation) -> Iterator[str]:
+    """The rule that would have changed the plan if FROM were stored tables, and how to make it."""
+    disabled = found.contract.setting("disabled_rules")
+    if isinstance(disabled, tuple) and join_on_labels.__name__ in disabled:
+        return
+    before = next((a.before for a in found.applied if a.rule == learn_filter_order.__name__), found.logical)
+    if files := files_in_the_way(before):
+        others = f" (likewise for {', '.join(files[1:])})" if len(files) > 1 else ""
+        why = "files may change between two reads"
+        yield f"join_on_labels, as {why}: write CREATE TABLE … AS FROM {files[0]}{others} and join that"
 
 
 def promises(found: Explanation) -> list[Promise]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 
 from dql.planner.cost import Cost
-from dql.planner.explain import Explanation, promises, tree_nodes
+from dql.planner.explain import Explanation, not_applied, promises, tree_nodes
 from dql.planner.logical import user_names
 from dql.planner.measured import Measured
 from dql.planner.simulate import PERCENTILES
@@ -23,6 +23,7 @@ def as_json(found: Explanation) -> Json:
         ],
         "calls": {out: _call(found, out, names) for out in {**found.statistics, **found.notes, **found.measured}},
         "applied": list(dict.fromkeys(step.rule for step in found.applied)),
+        "not_applied": list(not_applied(found)),
         "pinned": dict(found.contract.pinned),
         "set": dict(found.contract.of_session),
         "objective": " ".join(found.contract.objective),

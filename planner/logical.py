@@ -152,8 +152,8 @@ class Unary(LogicalPlan):
 class Scan(LogicalPlan):
     """A DuckDB query whose select list yields `outputs` in order; it reads `inputs` as tables of the given names.
 
-    sides: of a join of stored tables, which may be read more than once, the table that each output comes from, "" where
-    that is not plain.
+    sides: of a join of stored tables and files, the one that each output comes from, "" where that is not plain.
+    files: those of them that are files, which may have other rows when they are read again.
     """
 
     outputs: tuple[Column, ...]
@@ -161,6 +161,7 @@ class Scan(LogicalPlan):
     inputs: tuple[tuple[str, LogicalPlan], ...] = ()
     label: str = ""
     sides: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
 
     @property
     def columns(self) -> tuple[Column, ...]:

@@ -6,6 +6,7 @@ A leaf is what only DuckDB can resolve in the user's own FROM: a column, a star,
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import PurePath
 from typing import TypeVar
 
 from dql.catalog import behind, quote_name
@@ -118,22 +119,21 @@ class Scope:
         aliases = ", ".join(quote_name(c.name) for c in columns)
         label = ", ".join(to_sql(t) for t in self.tables) or "one row"
         sql = f"SELECT * FROM ({inner}) AS dql_scan({aliases})"
-        return Scan(columns, sql, inputs_of(inner, self.env), label, self._sides(items))
-
-    def _sides(self, items: Mapping[ast.Node, tuple[Column, ...]]) -> tuple[str, ...]:
-        """For each output the table that it comes from, where FROM joins stored tables; () where it does not."""
         tables = [t for table in self.tables for t in _joined(table)]
+        files = tuple(to_sql(t.path) for t in tables if len(tables) > 1 and isinstance(t, ast.FileRef))
+        return Scan(columns, sql, inputs_of(inner, self.env), label, self._sides(tables, items), files)
+
+    def _sides(self, tables: list[ast.Table], items: Mapping[ast.Node, tuple[Column, ...]]) -> tuple[str, ...]:
+        """For each output the table that it comes from, where FROM joins stored tables and files; () elsewhere."""
         parts = [*self.tables, *(item for item in items if not isinstance(item, ast.Column | ast.Star))]
         if self._sample or len(tables) < 2 or any(is_volatile(p) or _holds_query(p) for p in parts):
             return ()
-        if not all(self._is_stored(table) for table in tables):
-            return ()
         known: dict[str, set[str]] = {}
         for table in tables:
-            assert isinstance(table, ast.TableRef)
-            known[(table.alias or table.name[-1]).lower()] = {
-                f.name.lower() for f in describe(self.env, f"SELECT * FROM {to_sql(table)}")
-            }
+            if not _is_plain_file(table) and not self._is_stored(table):
+                return ()
+            fields = describe(self.env, f"SELECT * FROM {to_sql(table)}")
+            known[_name(table).lower()] = {f.name.lower() for f in fields}
         return tuple(_side(item, known) for item, columns in items.items() for _ in columns)
 
     def _is_stored(self, table: ast.Table) -> bool:
@@ -233,6 +233,18 @@ def _joined(table: ast.Table) -> list[ast.Table]:
     if not isinstance(table, ast.JoinChain):
         return [table]
     return [t for part in (table.first, *(join.table for join in table.joins)) for t in _joined(part)]
+
+
+def _is_plain_file(table: ast.Table) -> bool:
+    return isinstance(table, ast.FileRef) and not table.columns and not table.sample
+
+
+def _name(table: ast.Table) -> str:
+    """What columns of a stored table or a file can be qualified with."""
+    assert isinstance(table, ast.TableRef | ast.FileRef)
+    if table.alias:
+        return table.alias
+    return table.name[-1] if isinstance(table, ast.TableRef) else PurePath(table.path.value).name.partition(".")[0]
 
 
 def _side(item: ast.Node, known: Mapping[str, set[str]]) -> str:

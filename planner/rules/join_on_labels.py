@@ -36,6 +36,20 @@ def join_on_labels(plan: LogicalPlan) -> LogicalPlan:
     return _visit(plan, stops_early=False)
 
 
+def files_in_the_way(plan: LogicalPlan) -> tuple[str, ...]:
+    """The files, as written in FROM, that would have to be stored tables for the rule to change this plan."""
+    found: list[str] = []
+
+    def as_stored(node: LogicalPlan) -> LogicalPlan:
+        if isinstance(node, Scan) and node.files:
+            found.extend(node.files)
+            return replace(node, files=())
+        return with_children(node, tuple(as_stored(child) for child in children(node)))
+
+    stored = as_stored(plan)
+    return tuple(dict.fromkeys(found)) if found and join_on_labels(stored) != stored else ()
+
+
 def _visit(node: LogicalPlan, stops_early: bool) -> LogicalPlan:
     if isinstance(node, Filter) and not stops_early and (found := _rewritten(node)) is not None:
         node = found
@@ -96,7 +110,7 @@ def _as_scan(plan: LogicalPlan) -> Scan | None:
     """A join with the plain filters and projections above it as one query; None where it is none."""
     match plan:
         case Scan():
-            return plan if plan.sides else None
+            return plan if plan.sides and not plan.files else None
         case Filter() if is_repeatable(plan.predicate) and (scan := _as_scan(plan.child)) is not None:
             label = f"{scan.label} WHERE {_as_written(plan.predicate, scan)}"
             return _over(scan, f"SELECT * FROM ({scan.sql}) WHERE {to_sql(plan.predicate)}", scan.outputs, label)
