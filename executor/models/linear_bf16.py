@@ -29,7 +29,7 @@ class Bf16Gated:
     def __init__(
         self, gate: torch.Tensor, up: torch.Tensor, bias: torch.Tensor | None, activation: GateActivation
     ) -> None:
-        first, second = (None, None) if bias is None else bias.chunk(2)
+        first, second = (None, None) if bias is None else bias.bfloat16().chunk(2)  # a product as tail wants x's type
         self._gate = PackedLinear(gate.bfloat16(), first)
         self._up = PackedLinear(up.bfloat16(), second)
         self._activation = activation
