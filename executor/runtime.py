@@ -285,6 +285,8 @@ class Runtime:
             if not self._registry.installed(name):
                 self._registry.pull(name, lambda state: _show_pull(tracker, name, state))
             self._models[name] = self._registry.resolve(name)
+            if (notice := self._models[name].notice) is not None:
+                tracker.notices.append(notice)
         return self._models[name]
 
     def engine(

@@ -9,6 +9,7 @@ from dql.errors import ConfigError
 from dql.models.chat_template import ChatTemplate
 from dql.models.checkpoint import PICKLE_HINT, PICKLES, weight_files
 from dql.models.digest import file_digest, files_digest
+from dql.models.fit import check_fit, misfit
 from dql.models.gguf import GgufFile, read_gguf
 from dql.models.shape import ModelShape
 from dql.models.tokenizer import Tokenizer
@@ -39,10 +40,22 @@ class Model:
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
-        """Built on first use. Raises ConfigError or UnsupportedError."""
+        """Built on first use. Raises ConfigError, also where it is another model's, or UnsupportedError."""
         if self.gguf is not None:
-            return Tokenizer(gguf_vocabulary(self.gguf.metadata))
-        return Tokenizer(json_vocabulary(self.path.parent if self.format == "config" else self.path))
+            vocabulary = gguf_vocabulary(self.gguf.metadata)
+        else:
+            vocabulary = json_vocabulary(self.path.parent if self.format == "config" else self.path)
+        tokenizer = Tokenizer(vocabulary)
+        try:
+            check_fit(tokenizer, self.shape.vocab_size)
+        except ConfigError as error:
+            raise ConfigError(f"{self.path}: {error.message}", hint=error.hint) from error
+        return tokenizer
+
+    @property
+    def notice(self) -> str | None:
+        """What is to be told to whoever opens the model."""
+        return misfit(self.name, self.tokenizer, self.shape.vocab_size)
 
     @cached_property
     def digest(self) -> str:

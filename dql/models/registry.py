@@ -118,7 +118,7 @@ class Registry:
         if _is_path(uri):
             path = _absolute(uri, base_dir)
             uri = str(path)
-            open_model(path, name=name, uri=uri, **_overrides(checked))
+            _ = open_model(path, name=name, uri=uri, **_overrides(checked)).tokenizer  # raises where it has none
         elif uri.startswith("hf:"):
             uri = str(parse_reference(uri))
         elif uri.lower() not in self._built_ins:

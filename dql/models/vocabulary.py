@@ -15,6 +15,7 @@ _HTML = (
     "|table|tbody|td|tfoot|th|thead|tr|u|ul"
 )
 _TEXT_PIECE = re.compile(rf"[\s▁]+|</?(?:{_HTML})>")
+_MEDIA_PIECE = re.compile(r"<(?:start|end)_of_(?:image|audio)>|<(?:image|audio)_soft_token>")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,3 +78,8 @@ def end_ids(control: tuple[ControlToken, ...], *declared: int | None) -> frozens
 def is_text_piece(piece: str) -> bool:
     """Whether a user-defined piece is plain text (white space, HTML tags) rather than a marker."""
     return _TEXT_PIECE.fullmatch(piece) is not None
+
+
+def is_media_piece(piece: str) -> bool:
+    """Whether a piece stands where an image or sound goes in: tokenizer.json hides it, GGUF has no type for that."""
+    return _MEDIA_PIECE.fullmatch(piece) is not None

@@ -11,7 +11,7 @@ from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers
 
 from dql.errors import ConfigError, UnsupportedError
 from dql.models.pretokenizers import word_cut
-from dql.models.vocabulary import ControlToken, Vocabulary, end_ids, is_text_piece
+from dql.models.vocabulary import ControlToken, Vocabulary, end_ids, is_media_piece, is_text_piece
 
 _NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED, _BYTE = 1, 2, 3, 4, 5, 6
 _BYTE_PIECE = re.compile("<0x[0-9A-F]{2}>")
@@ -63,7 +63,7 @@ class _Pieces:
 
     def control(self, *, unknown_is_data: bool = False) -> tuple[ControlToken, ...]:
         return tuple(
-            ControlToken(id, self.texts[id], shown=bool(self.types[id] == _USER_DEFINED))
+            ControlToken(id, text := self.texts[id], self.types[id] == _USER_DEFINED and not is_media_piece(text))
             for id in np.flatnonzero(~self.is_data).tolist()
             if not (unknown_is_data and self.types[id] == _UNKNOWN)
         )

@@ -120,14 +120,27 @@ def compile_prompt(model: Model, spec: PromptSpec) -> CompiledPrompt:
         parts = [_Control(bos), *parts]
     answers, offsets = tokenizer.encode_data([framed.lead + answer for answer in spec.answers])
     rows = np.split(answers, offsets[1:-1]) if spec.answers else []
+    pieces = tuple(_pieces(parts, tokenizer))
+    _check_known(model, [piece for piece in (*pieces, answers) if not isinstance(piece, _Slot)])
     return CompiledPrompt(
         spec=spec,
         frame="".join(_shown(part, tokenizer) for part in parts),
         label_ids=tuple((*ids.tolist(), *framed.end) for ids in rows),
         stop_ids=tokenizer.eos_ids,
-        _pieces=tuple(_pieces(parts, tokenizer)),
+        _pieces=pieces,
         _tokenizer=tokenizer,
     )
+
+
+def _check_known(model: Model, constants: Sequence[Ids]) -> None:
+    """Tokens may have been added to a tokenizer, and a template write them, that no row of the weights stands for."""
+    highest = max((int(ids.max()) for ids in constants if len(ids)), default=0)
+    if highest >= model.shape.vocab_size:
+        raise ConfigError(
+            f"each prompt holds {model.tokenizer.vocabulary.pieces[highest]!r}, token {highest}, and {model.name} has "
+            f"{model.shape.vocab_size:,} tokens",
+            hint="fetch its tokenizer and chat template from where the weights come from",
+        )
 
 
 def compile_multi_label(model: Model, spec: PromptSpec) -> tuple[CompiledPrompt, ...]:

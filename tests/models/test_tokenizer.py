@@ -92,6 +92,20 @@ def test_control_tokens_are_silent_unless_shown(tokenizers: dict[str, Tokenizer]
     assert tokenizer.decode_batch([ids, [], [10**6, -1]]) == ["the<think>and</think>", "", ""]
 
 
+def test_places_of_images_are_silent_in_gguf_too() -> None:
+    """Gemma's GGUF gives them the type of <think>, its tokenizer.json says that they are special."""
+    metadata = dict(sentencepiece_metadata())
+    tokens, types = (metadata[f"tokenizer.ggml.{name}"] for name in ("tokens", "token_type"))
+    for marker, name in (("<s>", "<start_of_image>"), ("[CLS]", "<image_soft_token>"), ("<think>", "<think>")):
+        types[tokens.index(marker)] = 4
+        tokens[tokens.index(marker)] = name
+    tokenizer = Tokenizer(gguf_vocabulary(metadata))
+    ids = tokenizer.encode_control("<start_of_image>the<think><image_soft_token>and")
+    assert {"<start_of_image>", "<image_soft_token>", "<think>"} <= {tokenizer.vocabulary.pieces[id] for id in ids}
+    assert tokenizer.decode_batch([ids]) == ["the<think>and"]
+    assert not set(tokenizer.encode_data(["<start_of_image>"])[0].tolist()) & tokenizer.control_ids
+
+
 def test_flat_ids_and_offsets(tokenizers: dict[str, Tokenizer]) -> None:
     tokenizer = tokenizers["byte-level gguf"]
     texts = ["the text", "", "x", "and"]
