@@ -18,7 +18,8 @@ TEXT = (
     "your help with the invoice of last month which I cannot find in my account although I looked twice"
 )
 WORDS = tuple(TEXT.split())
-SAMPLED = "GENERATE 'Say it in other words: {body}' AS a FROM t WITH max_tokens = 32"
+REWORD = "'Say it in other words: {body}'"
+GREEDY = f"GENERATE {REWORD} AS a FROM t WITH max_tokens = 32"
 LABELS = "['billing', 'delivery', 'praise', 'other']"
 
 
@@ -46,9 +47,10 @@ WORKLOADS = (
     Workload("classify, every text four times", f"SELECT AI_CLASSIFY(body, {LABELS}) AS a FROM t", 192, 20, 0, 48),
     Workload("classify, tight latency", f"SELECT AI_CLASSIFY(body, {LABELS}) AS a FROM t WITH latency < 3s", 48, 20),
     Workload("generate 8", "GENERATE 'Name the mood: {body}' AS a FROM t WITH max_tokens = 8", 64, 20),
-    Workload("generate 32", "GENERATE 'Say it in other words: {body}' AS a FROM t WITH max_tokens = 32", 48, 20),
-    Workload("greedy", SAMPLED, 128, 20),
-    Workload("sampled", f"{SAMPLED}, temperature = 0.8", 128, 20),
+    Workload("generate 32", GREEDY, 48, 20),
+    Workload("greedy", GREEDY, 128, 20),
+    Workload("sampled", f"{GREEDY}, temperature = 0.8", 128, 20),
+    Workload("with details", f"SELECT AI_GENERATE({REWORD}, max_tokens => 32, details => true) AS a FROM t", 128, 20),
     Workload("generate 96, few rows", "GENERATE 'Answer this: {body}' AS a FROM t WITH max_tokens = 96", 6, 20),
     Workload(
         "generate, long instruction", "GENERATE '{g} Mood of: {body}' AS a FROM t WITH max_tokens = 8", 48, 16, 24

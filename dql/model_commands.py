@@ -29,6 +29,8 @@ def pull(name: str, *, quiet: bool) -> None:
         model = registry.pull(name, display)
     finally:
         display.close()
+    if model.notice is not None:
+        print(sanitize_cell(model.notice), file=sys.stderr)
     print(f"{name}: {_size(model.weight_bytes)}, sha256 {model.digest[:12]}…, ready: USING {_reference(name)}")
 
 

@@ -9,6 +9,7 @@ import pytest
 from dql.config import Config
 from dql.errors import ConfigError
 from dql.executor.progress import Tracker
+from dql.model_commands import pull
 from dql.models import Model, open_model
 from dql.models.registry import Registry
 from dql.prompts.compiled import compile_prompt
@@ -48,6 +49,15 @@ def test_words_without_a_row_are_told_once(tmp_path: Path) -> None:
             session.runtime.model("grown", tracker)
     told = "grown: its tokenizer has 1 token more than the model ('the'); a row whose text holds one has no answer"
     assert tracker.notices == [told]
+
+
+def test_a_fetch_tells_them_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DQL_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(Registry, "installed", lambda self, ref: False)
+    pull(str(grown(tmp_path / "grown", 266)), quiet=True)
+    assert "its tokenizer has 1 token more than the model ('the')" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
