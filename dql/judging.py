@@ -34,6 +34,12 @@ _SOME = Bound("quality", 0.0, "", ">=")  # any share of the answers: the most of
 Choose = Callable[[Mapping[str, float]], Choice]
 
 
+def asks_ahead(planned: Planned) -> bool:
+    """Whether a run of this may ask models about some rows before it begins, to see what its plan can promise."""
+    calls = (call for node in infer_nodes(planned.query.root) for call in node.calls)
+    return planned.contract.may_lose or any(call.stage is not None for call in calls)
+
+
 @dataclass(slots=True)
 class Judge:
     """Collects evidence for one query. may_ask: the query runs here and next, so that engines may be loaded.

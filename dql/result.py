@@ -18,7 +18,10 @@ _PREVIEW_ROWS = 40
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a statement yields: its columns, and how to get its rows."""
+    """What a statement yields: its columns, and how to get its rows.
+
+    begin: the outcome with its run, where that has not begun or was given up before its end.
+    """
 
     columns: tuple[str, ...]
     types: tuple[str, ...]
@@ -26,6 +29,7 @@ class Outcome:
     kind: str = "query"
     run: "Run | None" = None
     explain: Callable[[], str] | None = None
+    begin: "Callable[[], Outcome] | None" = None
 
 
 class Result:
@@ -34,6 +38,7 @@ class Result:
     def __init__(self, outcome: Outcome) -> None:
         self._outcome = outcome
         self._table: pa.Table | None = None
+        self._is_read = outcome.run is None  # the run, as far as there is one: rows come from another
         self.columns = list(outcome.columns)
         self.types = list(outcome.types)
         self.statement_kind = outcome.kind
@@ -41,9 +46,14 @@ class Result:
     def arrow(self) -> pa.Table:
         """All rows as an Arrow table."""
         if self._table is None:
-            batches = list(self._outcome.batches())
-            self._table = pa.Table.from_batches(batches)
+            self._table = pa.Table.from_batches(list(self._run()))
         return self._table
+
+    def _run(self) -> Iterator[pa.RecordBatch]:
+        if self._is_read and self._outcome.begin is not None:
+            self._outcome = self._outcome.begin()
+        self._is_read = True
+        return self._outcome.batches()
 
     def pl(self) -> "pl.DataFrame":
         """All rows as a Polars frame."""
@@ -59,12 +69,15 @@ class Result:
         return frame
 
     def batches(self, rows: int = 2048) -> Iterator[pa.RecordBatch]:
-        """Rows as they come, at most `rows` a batch. Read to its end, the result is kept as well."""
+        """Rows as they come, at most `rows` a batch. Read to its end, the result is kept as well.
+
+        Given up before, the run stops; what asks for rows later begins another, which knows what that one answered.
+        """
         if self._table is not None:
             yield from self._table.to_batches(rows)
             return
         kept: list[pa.RecordBatch] = []
-        for batch in self._outcome.batches():
+        for batch in self._run():
             kept.append(batch)
             for start in range(0, batch.num_rows, rows):
                 yield batch.slice(start, rows)

@@ -92,7 +92,8 @@ class Session:
         """The result of the last statement of `text`; earlier ones run. It is lazy unless it has effects.
 
         `params` fill `$name`; `tables` are frames by name, and frames of the caller are found by their variable's
-        name. Raises ParseError, BindError, PlanError or UnsupportedError before anything runs.
+        name. Raises ParseError, BindError, PlanError or UnsupportedError before anything runs; what only answers about
+        some rows can tell (whether they keep a bound on quality) is told when the result's rows are asked for.
         """
         frame = sys._getframe(1)
         return self.query_from(text, params, tables, ChainMap(frame.f_locals, frame.f_globals), progress)

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import astuple, dataclass, fields
+from dataclasses import astuple, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +16,7 @@ from dql.estimate import Estimate, estimate
 from dql.explaining import remember
 from dql.grammar import ast
 from dql.grammar.names import SHOWN
+from dql.judging import asks_ahead
 from dql.names import view_query
 from dql.planner.adapt import Adviser
 from dql.planner.bind_contract import bind_contract, bind_value
@@ -118,12 +119,25 @@ def query(query: ast.Query, call: Call) -> Result:
     planned = plan(query, call)
     if query.into is not None:
         return into(query.into, planned, call)
-    run = start(planned, call)
-    return Result(
-        Outcome(
-            planned.query.names, planned.query.types, run.batches, run=run, explain=lambda: explained(planned, call)
-        )
+
+    def begun() -> Outcome:
+        try:
+            run = start(planned, call)
+        except DqlError as error:
+            raise error.located(call.text, query.span) from error.__cause__
+        return replace(unbegun, batches=run.batches, run=run)
+
+    unbegun = Outcome(
+        planned.query.names,
+        planned.query.types,
+        lambda: begun().batches(),
+        explain=lambda: explained(planned, call),
+        begin=begun,
     )
+    if not asks_ahead(planned):
+        return Result(begun())
+    estimate(planned, call.session, call.params)  # a contract that nothing keeps fails here; models are asked later
+    return Result(unbegun)
 
 
 def start(planned: Planned, call: Call) -> "Run":
@@ -245,8 +259,8 @@ def create_table(statement: ast.CreateTable, call: Call) -> Result:
         if statement.if_not_exists:
             return _done("create")
         raise BindError(f"table {name} exists already", span=statement.span, hint="write CREATE OR REPLACE TABLE")
-    replace, temp = "OR REPLACE " if statement.or_replace else "", "TEMP " if statement.temporary else ""
-    verb = f"CREATE {replace}{temp}TABLE {quote_path(statement.name)}{_columns(statement.columns)} AS"
+    or_replace, temp = "OR REPLACE " if statement.or_replace else "", "TEMP " if statement.temporary else ""
+    verb = f"CREATE {or_replace}{temp}TABLE {quote_path(statement.name)}{_columns(statement.columns)} AS"
     planned = plan(statement.query, call)
     if statement.columns and len(statement.columns) > len(planned.fields):
         what = f"table {name} has {len(statement.columns)} names for {len(planned.fields)} columns"

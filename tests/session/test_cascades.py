@@ -134,7 +134,7 @@ def test_what_is_spared_is_what_the_last_model_was_not_asked(
 
 def test_stopping_ends_the_calibration(session: FakeSession, cascade: str) -> None:
     with pytest.raises(KeyboardInterrupt):
-        session.query(cascade, progress=lambda _: session.cancel())
+        session.query(cascade, progress=lambda _: session.cancel()).arrow()
     assert len(session.asked) < 120
 
 

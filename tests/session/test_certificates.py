@@ -104,3 +104,11 @@ def test_a_certificate_with_other_fields_proves_nothing(quick: FakeSession, kept
     file.write_text(json.dumps(kept))
     assert "the run tests bf16 against fp32" in plan(quick, f"EXPLAIN {QUERY}")
     assert "bf16 agrees with fp32 on 92 of 92" in plan(quick, f"EXPLAIN ANALYZE {QUERY}")
+
+
+def test_a_result_asks_no_model_before_its_rows_are_asked_for(session: FakeSession, cascade: str) -> None:
+    result = session.query(cascade)
+    assert "120 random rows" in result.explain()
+    assert not session.asked and not result.interrupted
+    assert result.stats().rows == len(result)
+    assert session.asked

@@ -57,7 +57,7 @@ def test_a_bound_on_quality_is_kept_too(quick: FakeSession) -> None:
     assert "bf16 weights" in plan(quick, f"EXPLAIN ANALYZE {asked}")
     table(quick, ROWS // 4)
     with pytest.raises(PlanError, match=r"no plan meets deadline[\s\S]*bf16 agrees with fp32 on"):
-        quick.query(asked)
+        quick.query(asked).arrow()
 
 
 def test_without_rows_that_tell_nothing_is_traded(quick: FakeSession) -> None:

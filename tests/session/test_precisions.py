@@ -15,8 +15,12 @@ QUERY = "SELECT AI_FILTER('{body} mentions bug') AS f FROM t WITH quality >= 0.9
 
 
 @pytest.fixture
-def quick(session: FakeSession) -> FakeSession:
-    """A session on a machine that runs bf16 three times as fast; in bf16 some rows of `t` are answered otherwise."""
+def quick(session: FakeSession, monkeypatch: pytest.MonkeyPatch) -> FakeSession:
+    """A session on a machine that runs bf16 three times as fast; in bf16 some rows of `t` are answered otherwise.
+
+    Asking about a sample takes nothing of a deadline, however busy the machine.
+    """
+    monkeypatch.setattr("dql.executor.evidence.perf_counter", lambda: 0.0)
     quick_below(session, "bf16")
     session.history = NoHistory(session.config.runs_file)
     table(session, 0)
@@ -124,7 +128,7 @@ def test_what_is_pinned_must_prove_itself_too(quick: FakeSession) -> None:
     assert "bf16 (pinned) weights" in plan(quick, f"EXPLAIN ANALYZE {pinned}")
     table(quick, ROWS // 4)
     with pytest.raises(PlanError, match=r"no plan meets quality >= 0\.95"):
-        quick.query(pinned)
+        quick.query(pinned).arrow()
 
 
 def test_a_pinned_cache_must_prove_itself_with_its_weights(quick: FakeSession) -> None:
@@ -133,7 +137,7 @@ def test_a_pinned_cache_must_prove_itself_with_its_weights(quick: FakeSession) -
     assert "bf16 (pinned) KV" in text and re.search(r"with bf16 KV agrees with fp32 on (\d+) of \1 random rows", text)
     table(quick, ROWS // 4)
     with pytest.raises(PlanError, match=r"no plan meets quality >= 0\.95"):
-        quick.query(pinned)
+        quick.query(pinned).arrow()
 
 
 def test_a_bound_on_speed_that_only_a_proof_can_keep(quick: FakeSession) -> None:
@@ -144,7 +148,7 @@ def test_a_bound_on_speed_that_only_a_proof_can_keep(quick: FakeSession) -> None
     assert "bf16 weights" in plan(quick, f"EXPLAIN ANALYZE {tight}")
     table(quick, ROWS // 4)
     with pytest.raises(PlanError, match="no plan meets deadline"):
-        quick.query(tight)
+        quick.query(tight).arrow()
 
 
 @pytest.mark.slow

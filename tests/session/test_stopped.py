@@ -214,3 +214,13 @@ def test_an_interrupt_while_a_frame_is_looked_at_is_one(session: FakeSession) ->
 
     with pytest.raises(KeyboardInterrupt):
         session.query("SELECT AI_GENERATE('say ' || i) AS g FROM t", tables={"t": Frame()}).arrow()
+
+
+def test_a_result_given_up_half_way_is_read_whole_and_counted_once(session: FakeSession) -> None:
+    result = session.query(PLAIN)
+    some = result.batches(2)
+    assert next(some).num_rows == 2
+    some.close()  # type: ignore[attr-defined]
+    assert [row["g"] for row in result.arrow().to_pylist()] == SAID
+    assert result.stats().rows == len(result) == ROWS
+    assert result.stats().calls == ROWS

@@ -96,7 +96,7 @@ def test_pinned_precisions_are_obeyed(twofold: FakeSession) -> None:
     text = plan(twofold, f"EXPLAIN ANALYZE {QUERY}, quantization = 'fp32'")
     assert "bf16 weights" not in text
     with pytest.raises(PlanError, match=r"no plan meets quality >= 0\.95"):
-        twofold.query(f"{QUERY}, quantization = 'bf16'")
+        twofold.query(f"{QUERY}, quantization = 'bf16'").arrow()
 
 
 def test_a_deadline_that_only_two_precisions_can_keep(twofold: FakeSession) -> None:
