@@ -2,12 +2,14 @@
 
     python -m benchmarks.precision --data reviews.csv --column reviewText
     python -m benchmarks.precision --data reviews.csv --model gemma3-270m --weights int8 --cpu-seconds
+    python -m benchmarks.precision --data reviews.csv --weights int8 --beginnings fp32 --repeats 0
 
 Queries: two labels, a filter and 16 tokens of greedy text over the reviews, six labels over the tickets of
-examples/data. --weights measures these alone. Every
-precision runs beside fp32, turn by turn in one process; ratios are those of the medians, the share of equal answers
-that of all rows. Nothing is kept between runs but the loaded models. With --cpu-seconds one thread's CPU time is taken,
-for machines that others use.
+examples/data. --weights measures these alone. --beginnings: the precision of int8's matrices below norms for what all
+prompts of a call begin with, in place of what is built (bf16); 'int8' treats these tokens as all others. Every
+precision runs beside fp32, turn by turn in one process; ratios are those of the medians, without the first run, the
+share of equal answers that of all rows; with --repeats 0 there are answers alone. Nothing is kept between runs but the
+loaded models. With --cpu-seconds one thread's CPU time is taken, for machines that others use.
 """
 
 import argparse
@@ -17,12 +19,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import perf_counter, process_time
+from unittest.mock import patch
 
 import pyarrow as pa
 import torch
 
 from benchmarks.tables import read_texts
 from dql.config import Config
+from dql.executor import engine, quantize
+from dql.executor.models.linear import Layout
+from dql.executor.weights import Weights
 from dql.planner.hardware import cpu_precisions
 from dql.session import Session
 
@@ -47,8 +53,9 @@ class Line:
     exact_seconds: list[float] = field(default_factory=list)
 
     @property
-    def ratio(self) -> float:
-        return statistics.median(self.exact_seconds) / statistics.median(self.seconds)
+    def ratio(self) -> float | None:
+        """How many times as fast as fp32; None where nothing was timed."""
+        return statistics.median(self.exact_seconds) / statistics.median(self.seconds) if self.seconds else None
 
 
 def main() -> None:
@@ -64,9 +71,22 @@ def main() -> None:
     wanted = [pair for pair in candidates() if options.weights in (None, pair[0])]
     with tempfile.TemporaryDirectory() as home:
         (Path(home) / "models").symlink_to(Config.load().models_dir)
-        with Session(config=replace(Config.load(), home=Path(home), model=options.model)) as session:
+        config = replace(Config.load(), home=Path(home), model=options.model)
+        with Session(config=config) as session, patch.object(engine, "above", beginnings(options.beginnings)):
             lines = measured(session, tables, wanted, options.repeats, clock)
     print(report(lines, options))
+
+
+def beginnings(kind: str | None) -> Callable[[Weights, Layout], tuple[Weights, Layout] | None]:
+    """What an engine asks for the higher precision of its layout, with this kind in its place; None: as it is built."""
+
+    def other(weights: Weights, held: Layout) -> tuple[Weights, Layout] | None:
+        own = quantize.above(weights, held)
+        if own is None or kind is None:
+            return own
+        return None if kind == "int8" else (weights, quantize.layout(kind, held.device))
+
+    return other
 
 
 def candidates() -> list[tuple[str, str]]:
@@ -112,7 +132,9 @@ def _run(
 def report(lines: Sequence[Line], options: argparse.Namespace) -> str:
     """The table."""
     rows = ["weights | keys | query | same answers | × fp32 rows/s", "--- | --- | --- | --- | ---"]
-    rows += [f"{x.weights} | {x.kv_cache} | {x.query} | {x.same:.3f} | {x.ratio:.2f}×" for x in lines]
+    for x in lines:
+        ratio = "" if x.ratio is None else f"{x.ratio:.2f}×"
+        rows.append(f"{x.weights} | {x.kv_cache} | {x.query} | {x.same:.3f} | {ratio}")
     clock = "CPU seconds of one thread" if options.cpu_seconds else f"{torch.get_num_threads()} threads"
     facts = f"model {options.model} · {options.rows} rows at most, {options.repeats} repeats, medians · {clock} · "
     return "\n".join([f"{facts}torch {torch.__version__}", "", *(f"| {row} |" for row in rows)])
@@ -124,6 +146,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--column", default="reviewText")
     parser.add_argument("--model", default="smollm2")
     parser.add_argument("--weights", choices=[weights for weights, _ in candidates()], help="these alone")
+    parser.add_argument("--beginnings", choices=("int8", "bf16", "fp32"), help="of prompts in int8")
     parser.add_argument("--rows", type=int, default=128)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--cpu-seconds", action="store_true", help="CPU time of one thread, on a shared machine")

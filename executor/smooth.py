@@ -1,6 +1,6 @@
 """SmoothQuant (Xiao et al. 2023): channels that are wide in the activations are made narrow there, and the weight wide.
 
-y = (x / s) · (weight ⊙ s)ᵀ for any s > 0 per input channel; s = max|x| ** STRENGTH / max|weight| ** (1 − STRENGTH).
+y = (x / s) · (weight ⊙ s)ᵀ for any s > 0 per input channel; s = max|x| ** strength / max|weight| ** (1 − strength).
 What divides x is folded into the norm above the matrix, so that it costs nothing. max|x| is seen on a fixed text that
 runs through the model in fp32, layer by layer, before it loads: of all inputs it is the widest channels that matter,
 and these are the model's own and not the data's.
@@ -91,16 +91,18 @@ class _NotingNorm(Norm):
         return y
 
 
-def smoothed(weights: Weights, shape: ModelShape, ids: Sequence[int], layout: Layout) -> Weights:
+def smoothed(
+    weights: Weights, shape: ModelShape, ids: Sequence[int], layout: Layout, strength: float = STRENGTH
+) -> Weights:
     """The checkpoint smoothed for the text with these token ids; `layout` is fp32's."""
-    return SmoothedWeights(weights, shape, _Observed(shape, weights, len(ids), layout).widths(ids))
+    return SmoothedWeights(weights, shape, _Observed(shape, weights, len(ids), layout).widths(ids), strength)
 
 
 class SmoothedWeights(Weights):
     """A checkpoint's tensors with widths moved from activations to weights; the model computes the same."""
 
-    def __init__(self, inner: Weights, shape: ModelShape, widths: Widths) -> None:
-        self._inner = inner
+    def __init__(self, inner: Weights, shape: ModelShape, widths: Widths, strength: float = STRENGTH) -> None:
+        self._inner, self._strength = inner, strength
         self._offset = shape.norm_offset
         self._factors = [
             {norm: self._factor(norm, at, layer) for norm, at in of.items()} for layer, of in enumerate(widths)
@@ -120,5 +122,6 @@ class SmoothedWeights(Weights):
 
     def _factor(self, norm: str, widest: torch.Tensor, layer: int) -> torch.Tensor:
         weights = torch.stack([self._inner.get(role, layer).abs().amax(0) for role in _FED[norm]]).amax(0)
-        factor: torch.Tensor = widest.clamp_min(1e-5) ** STRENGTH / weights.clamp_min(1e-5) ** (1 - STRENGTH)
+        strength = self._strength
+        factor: torch.Tensor = widest.clamp_min(1e-5) ** strength / weights.clamp_min(1e-5) ** (1 - strength)
         return factor.clamp(1e-3, 1e3)
