@@ -19,11 +19,16 @@ Engine = tuple[str, str]  # a model, and the precision of its weights where that
 
 INT4_GROUP = 128  # inputs that share a scale
 _HEAD_CHUNK = 4096  # vocabulary columns of the logits that exist at once
+_HUGE_PAGE = 2 << 20  # bytes that Linux clears and gives at once of the large arrays that NumPy asks for
+_LIBRARIES = 80 << 20  # bytes of products that oneDNN keeps prepared, and of what the heap keeps of loading (measured)
 
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Bytes on the device that holds most: weights, KV cache, and the activations of the largest step."""
+    """Bytes on the device that holds most: weights, KV cache, and the activations of the largest step.
+
+    On a CPU the latter hold what libraries and the system take beside what they are asked for.
+    """
 
     weights: float
     kv_cache: Floats
@@ -63,9 +68,10 @@ def memory(
     slots = kv_slots(work, max_rows, step_tokens)
     return Memory(
         weights=matrix_bytes(shape, placement.weights, kind, bf16=bf16) / shards / stages
-        + end_bytes(shape, placement.weights, kind, bf16=bf16, whole=stages == 1) / shards,
+        + end_bytes(shape, placement.weights, kind, bf16=bf16, whole=stages == 1, draws=work.decodes) / shards,
         kv_cache=slots * per_slot,
-        activations=_activations(shape, placement, kind, np.asarray(max_rows), np.asarray(step_tokens)),
+        activations=_activations(shape, placement, kind, np.asarray(max_rows), np.asarray(step_tokens))
+        + (_LIBRARIES + _page_ends(shape, slots * per_slot) if kind == "cpu" else 0.0),
     )
 
 
@@ -90,10 +96,18 @@ def peak(calls: Iterable[Mapping[Engine, Memory]]) -> Floats:
     """Bytes of calls that run after each other, each on engines that run it together: the weights of each engine once,
     the largest of the rest."""
     known = list(calls)
-    weights = {engine: part.weights for call in known for engine, part in call.items()}
     rest = [sum((part.working for part in call.values()), np.zeros(1)) for call in known]
-    found: Floats = sum(weights.values()) + (np.max(rest, axis=0) if rest else np.zeros(1))
+    found: Floats = held(known) + (np.max(rest, axis=0) if rest else np.zeros(1))
     return found
+
+
+def held(calls: Iterable[Mapping[Engine, Memory]]) -> float:
+    """Bytes of the weights of each engine once, with all that one of the calls needs of them."""
+    weights: dict[Engine, float] = {}
+    for call in calls:
+        for engine, part in call.items():
+            weights[engine] = max(part.weights, weights.get(engine, 0.0))
+    return sum(weights.values())
 
 
 def matrix_bytes(shape: ModelShape, weights: str, kind: Kind, *, bf16: bool) -> float:
@@ -116,16 +130,19 @@ def matrix_bytes(shape: ModelShape, weights: str, kind: Kind, *, bf16: bool) -> 
     return shape.layer_parameters * value + shape.num_layers * (wide * (wide_value - value) + second * wide_value)
 
 
-def end_bytes(shape: ModelShape, weights: str, kind: Kind, *, bf16: bool, whole: bool = True) -> float:
+def end_bytes(
+    shape: ModelShape, weights: str, kind: Kind, *, bf16: bool, whole: bool = True, draws: bool = True
+) -> float:
     """Bytes of embedding and LM head; not `whole`: of the larger, where they lie on different devices of a pipeline.
 
-    They stay in fp32 on the CPU, where the head lies packed beside the rows that labels are read from, and in bf16 for
-    a first pass where the processor has it; in 16 bits elsewhere, or in the precision of the weights if that is wider.
+    They stay in fp32 on the CPU, where the head lies packed beside the rows that labels are read from, and for calls
+    that draw tokens in bf16 as well, for a first pass where the processor has it; in 16 bits elsewhere, or in the
+    precision of the weights if that is wider.
     """
     value = 4.0 if kind == "cpu" else max(BYTES_PER_VALUE[weights], 2.0)
     packed = kind == "cpu" and shape.causal
     copies = (1 if shape.tie_embeddings or not shape.causal else 2) + packed
-    screen = BYTES_PER_VALUE["bf16"] if packed and shape.logit_softcap is None and bf16 else 0.0
+    screen = BYTES_PER_VALUE["bf16"] if packed and draws and shape.logit_softcap is None and bf16 else 0.0
     return shape.embedding_parameters * (value * (copies if whole else 1) + screen)
 
 
@@ -135,4 +152,15 @@ def _activations(shape: ModelShape, placement: Placement, kind: Kind, max_rows: 
     tokens = step_tokens * (3 * shape.hidden_size + widest / placement.tensor_parallel) * value
     logits = np.minimum(max_rows, step_tokens) * min(_HEAD_CHUNK, shape.vocab_size) * 4.0 * 2
     found: Floats = tokens + logits
+    return found
+
+
+def _page_ends(shape: ModelShape, cache: Floats) -> Floats:
+    """The rest of the last huge page that each layer's keys, and its values, reach into on a CPU; less than a page
+    reaches into a second one as often as it is large.
+    """
+    arrays = 2 * shape.num_layers
+    each = cache / arrays
+    rest = np.where(each < _HUGE_PAGE, each - each**2 / (2 * _HUGE_PAGE), _HUGE_PAGE / 2)
+    found: Floats = arrays * rest
     return found

@@ -11,7 +11,7 @@ from dql.planner.candidates import PricedCall
 from dql.planner.contract import Contract
 from dql.planner.cost import Cost, cost, together
 from dql.planner.hardware import BYTES_PER_VALUE, Hardware
-from dql.planner.memory import Engine, Memory, draft_slots, peak
+from dql.planner.memory import Engine, Memory, draft_slots, held, peak
 from dql.planner.physical import Placement
 from dql.planner.shortlist import rented, undecided
 from dql.planner.simulate import simulate
@@ -125,7 +125,7 @@ class Weighing:
         bound = self.contract.bound("memory")
         if bound is None:
             return dict.fromkeys(call.run for call in self.calls)
-        weights = sum({engine: m.weights for part in parts for engine, m in part.items()}.values())
+        weights = held(parts)
         room, needed = dict[str, int](), dict[str, int]()
         for call, place, part in zip(self.calls, places, parts, strict=True):
             slot = call.shape.kv_bytes_per_token(BYTES_PER_VALUE[place.kv_cache])

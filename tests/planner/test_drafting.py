@@ -32,7 +32,7 @@ def test_memory_is_that_of_both_models(rows: int) -> None:
     slots = float(draft_slots(WORK, rows))
     assert slots >= min(rows, 200) * (80 + 36 + 32)  # whole texts: a draft shares no run
     least = SMALL_BYTES + slots * SMALL.kv_bytes_per_token(4)
-    assert least < both.cost.memory - one.cost.memory < least + 64 * 2**20
+    assert least < both.cost.memory - one.cost.memory < least + 192 * 2**20
     assert both.placement.draft_slots is None
 
 

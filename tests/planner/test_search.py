@@ -32,7 +32,7 @@ def bound(name: str, value: float, unit: str, op: str = "<", qualifier: str = ""
         bound("throughput", 3, "rows/s", ">"),
         bound("throughput", 300, "tokens/s", ">="),
         bound("deadline", 900, "s"),
-        bound("memory", 700 * 2**20, "MiB"),
+        bound("memory", 800 * 2**20, "MiB"),
     ],
     ids=lambda contract: str(contract.bounds[0]),
 )
@@ -157,7 +157,7 @@ def test_session_settings_are_obeyed_as_well() -> None:
 
 
 def test_a_memory_bound_caps_the_kv_cache() -> None:
-    limit = 700 * 2**20
+    limit = 800 * 2**20
     best = search([CALL], small_cpu(), bound("memory", limit, "MiB")).best
     slots = best.placement.kv_slots
     assert slots is not None and slots >= 80 + best.placement.max_rows * (36 + 31)

@@ -45,12 +45,12 @@ def test_a_draft_of_another_vocabulary_is_pointed_at(named: FakeSession, stateme
 ASKED = (
     "SELECT AI_GENERATE('tell {i}') AS g FROM range(12) r(i) USING main DRAFT other WITH max_tokens = 12, memory <= "
 )
-TIGHT, ROOMY = "0.5 MiB", "8 MiB"
+TIGHT, ROOMY = "100 MiB", "200 MiB"
 
 
 def test_explain_says_that_a_draft_does_not_fit_and_why(named: FakeSession) -> None:
     tight, roomy = (str(named.query(f"EXPLAIN {ASKED}{bound}")) for bound in (TIGHT, ROOMY))
-    why = r"no speculation from draft other · with it the plan takes [\d.]+ MiB, and the bound is memory <= 0.5 MiB"
+    why = r"no speculation from draft other · with it the plan takes [\d.]+ MiB, and the bound is memory <= 100 MiB"
     assert re.search(why, tight) is not None
     assert "speculation from draft other · a guess pays where it is right in" in roomy
 
