@@ -5,11 +5,12 @@
     python -m benchmarks.precision --data reviews.csv --weights int8 --beginnings fp32 --repeats 0
 
 Queries: two labels, a filter and 16 tokens of greedy text over the reviews, six labels over the tickets of
-examples/data. --weights measures these alone. --beginnings: the precision of int8's matrices below norms for what all
-prompts of a call begin with, in place of what is built (bf16); 'int8' treats these tokens as all others. Every
-precision runs beside fp32, turn by turn in one process; ratios are those of the medians, without the first run, the
-share of equal answers that of all rows; with --repeats 0 there are answers alone. Nothing is kept between runs but the
-loaded models. With --cpu-seconds one thread's CPU time is taken, for machines that others use.
+examples/data. --weights measures these alone. Two flags put something else in the place of what is built for int8:
+--beginnings the precision of the matrices below norms for what all prompts of a call begin with ('int8': as all other
+tokens), --strength that of the smoothing. Every precision runs beside fp32, turn by turn in one process; ratios are
+those of the medians, without the first run, the share of equal answers that of all rows; with --repeats 0 there are
+answers alone. Nothing is kept between runs but the loaded models. With --cpu-seconds one thread's CPU time is taken,
+for machines that others use.
 """
 
 import argparse
@@ -17,6 +18,7 @@ import statistics
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from time import perf_counter, process_time
 from unittest.mock import patch
@@ -28,6 +30,7 @@ from benchmarks.tables import read_texts
 from dql.config import Config
 from dql.executor import engine, quantize
 from dql.executor.models.linear import Layout
+from dql.executor.smooth import STRENGTH, smoothed
 from dql.executor.weights import Weights
 from dql.planner.hardware import cpu_precisions
 from dql.session import Session
@@ -72,7 +75,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as home:
         (Path(home) / "models").symlink_to(Config.load().models_dir)
         config = replace(Config.load(), home=Path(home), model=options.model)
-        with Session(config=config) as session, patch.object(engine, "above", beginnings(options.beginnings)):
+        with (
+            patch.object(engine, "above", beginnings(options.beginnings)),
+            patch.object(quantize, "smoothed", partial(smoothed, strength=options.strength)),
+            Session(config=config) as session,
+        ):
             lines = measured(session, tables, wanted, options.repeats, clock)
     print(report(lines, options))
 
@@ -147,6 +154,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--model", default="smollm2")
     parser.add_argument("--weights", choices=[weights for weights, _ in candidates()], help="these alone")
     parser.add_argument("--beginnings", choices=("int8", "bf16", "fp32"), help="of prompts in int8")
+    parser.add_argument("--strength", type=float, default=STRENGTH, help="of smoothing, in int8")
     parser.add_argument("--rows", type=int, default=128)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--cpu-seconds", action="store_true", help="CPU time of one thread, on a shared machine")

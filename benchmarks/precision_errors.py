@@ -55,8 +55,8 @@ CHOICES = (
     Choice("int8 below norms, rest bf16, not smoothed", MIXED),
     Choice("int8 below norms, rest bf16, smoothed with 0.5", MIXED, 0.5),
     Choice("int8 below norms, rest bf16, smoothed with 0.7", MIXED, 0.7),
-    Choice("int8 below norms, rest bf16, smoothed with 0.9", MIXED, 0.9),
-    Choice("int8 as it is built: smoothed with 0.7, prompts begin in bf16", MIXED, 0.7, "bf16"),
+    Choice("int8, prompts begin in bf16, smoothed with 0.5", MIXED, 0.5, "bf16"),
+    Choice("int8, prompts begin in bf16, smoothed with 0.7", MIXED, 0.7, "bf16"),
     Choice("int8: `o` alone", {"o": "int8"}),
     Choice("int8: `down` alone", {"down": "int8"}),
 )
