@@ -176,11 +176,16 @@ class Runner:
         """The device reads the tokens of decoding rows by their slots: what it did not draw for them is put there.
 
         These are guesses, and after guesses the tokens that rows go on from. Both are met only where no step is under
-        way, and then all tokens are known here.
+        way, and then all tokens are known here; those of rows that this step has no room for are told as well, as
+        later ones may be launched ahead.
         """
-        if step.slabs and not self._launched:
-            decoding = slice(step.slabs[0].place, None)
-            self._backend.drawn(step.slots[decoding], torch.from_numpy(step.ids[decoding]))
+        if self._launched or not step.slabs:
+            return
+        newest = [(slab, np.flatnonzero(slab.live)) for slab in self._scheduler.held.slabs]
+        places = np.concatenate([part.place + np.flatnonzero(part.depths) for part in step.slabs])
+        slots = [*(slab.next_slots(lanes) for slab, lanes in newest), step.slots[places]]
+        tokens = [*(slab.last[lanes] for slab, lanes in newest), step.ids[places]]
+        self._backend.drawn(np.concatenate(slots), torch.from_numpy(np.concatenate(tokens)))
 
     def _tell_drawn(self, draws: Sequence[Draws], drawn: tuple[torch.Tensor, ...]) -> None:
         """Rows go on from what they drew, unseen: it is put where the device reads it once they have advanced."""
