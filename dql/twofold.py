@@ -89,7 +89,9 @@ def cheapest(found: "Estimate", tried: Ways, reference: str, predict: Callable[[
             continue  # why nothing can be proven is said of the precision as a whole
         needed = other.choice.best.feasible and not found.choice.best.feasible
         if needed if other.settled.open else better(other.choice, found.choice):
-            before = [line for line in found.quality if line != alone(reference)]
+            whole = alone(reference)
+            kept = (line for line in found.quality if line != whole)
+            before = [line.replace(f"{whole}: ", "no precision as a whole: ", 1) for line in kept]
             return replace(other, quality=(*before, *lines, *said))
         spares = not other.settled.open and any(sure < ALONE for sure in other.settled.thresholds.values())
         lines += [f"{line}, but too few rows are spared to pay" for line in said] if spares else said

@@ -26,7 +26,8 @@ from dql.planner.workload import Workload
 ROW_BOUNDS = ("latency", "ttft", "tpot")
 PILOT = 0.02  # share of the rows after which the plan is looked at again
 _PILOT_ROWS = 16  # fewer say too little
-_LONG = 20.0  # predicted seconds from which a second look pays
+_MOST_PILOT = 0.05  # of the rows: more by themselves would leave steps half empty
+_LONG = 10.0  # predicted seconds from which a second look pays; a prediction is off by a factor where it matters most
 _OFF = 0.2  # measured over predicted seconds, less one, from which the rest is planned anew
 _SURE = 0.5  # measured seconds that tell of a rate
 _SAMPLE, _RECENT = 16, 256  # rows that a change of sizes needs, and that are looked at
@@ -64,8 +65,9 @@ class Watch:
     def parts(self, prompts: int) -> Iterator[int]:
         """Cuts a window of so many distinct prompts: of long calls the first prompts of all run by themselves."""
         seconds = sum(c.seconds for out, c in _costs(self._choice).items() if out in self._calls)
-        pilot = round(PILOT * sum(call.work.distinct for call in self._calls.values()))
-        if not self._piloted and seconds >= _LONG and pilot >= _PILOT_ROWS and prompts > 2 * pilot:
+        rows = sum(call.work.distinct for call in self._calls.values())
+        pilot = max(round(max(PILOT, _SURE / max(seconds, _LONG)) * rows), _PILOT_ROWS)
+        if not self._piloted and seconds >= _LONG and pilot <= round(_MOST_PILOT * rows) and prompts > 2 * pilot:
             yield pilot
             prompts -= pilot
         self._piloted = True

@@ -136,5 +136,11 @@ def test_a_long_call_runs_its_first_rows_by_themselves_once(rows: int, parts: li
     assert list(seen.parts(2000)) == [2000]
 
 
+def test_of_a_few_hundred_rows_as_many_run_first_as_say_something() -> None:
+    few = replace(GENERATES, rows=500, distinct=500, outputs=(128.0,), longest_output=128)
+    assert list(watch(few).parts(500)) == [16, 484]
+    assert list(watch(replace(few, rows=300, distinct=300)).parts(300)) == [300]
+
+
 def test_a_short_call_runs_in_one_part() -> None:
     assert list(watch(replace(GENERATES, rows=100, distinct=100)).parts(100)) == [100]
