@@ -1,11 +1,13 @@
-"""Whether a long run leaves the process as it was: memory, threads, handles, and blocks of the KV cache.
+r"""Whether a long run leaves the process as it was: memory, threads, handles, and blocks of the KV cache.
 
-    python -m benchmarks.steady --data reviews.csv --column reviewText [--rows 10000] [--warm 1000] [--generate]
+    python -m benchmarks.steady --data reviews.csv --column reviewText [--rows 10000] [--warm 1000] [--runs 1] \
+        [--generate]
 
 One session writes a table's answers to a Parquet file, first of some rows to warm up, then of all. The rows
 are those of the file, cut short and numbered, so that no two are alike and every one of them runs. Resident memory is
 printed at each tenth of the rows, and what is there before and after. Answers are remembered until their query is over,
-so that equal rows of later windows are asked about once: that is what grows with the rows.
+so that equal rows of later windows are asked about once: that is what grows with the rows. With more than one run,
+what is there after each is printed as well.
 """
 
 import argparse
@@ -76,6 +78,9 @@ def main() -> None:
         before, began = _settled(), perf_counter()
         watch = Watch(options.rows, {})
         stats = _run(session, _numbered(texts, options.rows, ""), target, watch)
+        for number in range(1, options.runs):
+            print(f"after {number} of {options.runs} runs: {_settled()}")
+            _run(session, _numbered(texts, options.rows, f"{number} "), target)
         seconds, after = perf_counter() - began, _settled()
         print(f"{options.rows:,} rows, {stats} in {seconds:.0f} s")
         print(f"before: {before}\nafter:  {after}")
@@ -130,6 +135,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--column", required=True, help="its column of texts")
     parser.add_argument("--rows", type=int, default=10_000)
     parser.add_argument("--warm", type=int, help="rows of the run before it, a tenth unless given")
+    parser.add_argument("--runs", type=int, default=1, help="so many of them, one after the other")
     parser.add_argument("--model", default="smollm2")
     parser.add_argument("--generate", action="store_true", help="two tokens a row instead of a filter")
     return parser.parse_args()
