@@ -97,7 +97,9 @@ def cascades_of(query: QueryPlan) -> list[Cascade]:
 @dataclass(frozen=True, slots=True)
 class Settler:
     """Settles cascades. evidence: asks engines; None where the query does not run next. share: of the risk that the
-    contract leaves, how much they may take; they split it, so that all promises hold at once."""
+    contract leaves, how much they may take; they split it, so that all promises hold at once. unpaid: to ask other
+    models before the last costs more than it spares.
+    """
 
     session: "Surroundings"
     contract: Contract
@@ -107,6 +109,7 @@ class Settler:
     rows: RowNames
     price: Price
     share: float = 1.0
+    unpaid: bool = False
 
     def settle(self, query: QueryPlan) -> Settled:
         """All cascades of a query."""
@@ -118,6 +121,8 @@ class Settler:
             found = None if isinstance(known, Unread) else known
             if found is not None and found.alone:
                 reason = f"nothing could be proven on {found.rows:,} random rows"
+            elif found is not None and self.unpaid:
+                reason = f"to ask others first costs more than it spares, {share_text(found.asked)} of the sample go on"
             settled.open = settled.open or not (reason or found)
             settled.calibrated += not reason or found is not None
             settled.thresholds[cascade.sure] = ALONE if reason else ASKED if found is None else found.threshold

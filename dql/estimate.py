@@ -151,9 +151,13 @@ def _estimate(
         if not (calls := settled.of(tally.priced())):
             _check_pinned(contract, hardware, what_if=on is not None)
             continue
-        found = replace(found, choice=_choose(calls, contract=contract, session=session, here=here))
+        weigh = partial(_choose, contract=contract, session=session, here=here)
+        found = replace(found, choice=weigh(calls))
+        if settled.later and not settled.open:
+            found = _paying(
+                found, judge.cascades(query, tally.statistics, tally.later, ask=ask, unpaid=True), tally, weigh
+            )
         if on is None:
-            weigh = partial(_choose, contract=contract, session=session, here=here)
             proven, choice = judge.precisions(query, found, weigh, ask=ask)
             found = replace(found, choice=choice, quality=(*found.quality, *proven.lines))
         if on is None and rows is None:
@@ -161,6 +165,20 @@ def _estimate(
         if strict and not judge.hopeful:
             _check(found, contract)
     return found
+
+
+def _paying(found: Estimate, alone: Settled, tally: Tally, weigh: Callable[..., Choice]) -> Estimate:
+    """The estimate, or that of its last model `alone`, whose answers a cascade promises, where the cascade surely takes
+    longer: what the query names is obeyed where the two intervals meet."""
+    if found.choice is None or any(cascade.in_two for cascade in cascades_of(found.planned.query)):
+        return found  # two precisions are weighed against the reference by who made them
+    choice = weigh(alone.of(tally.priced()))
+    one, both = choice.best, found.choice.best
+    if one.cost.seconds + one.cost.give >= both.cost.seconds - both.cost.give or (both.feasible and not one.feasible):
+        return found
+    why = found.quality[: len(found.quality) - len(found.settled.promises)]
+    notes = {**tally.notes, **alone.notes}
+    return replace(found, notes=notes, settled=alone, choice=choice, quality=(*why, *alone.promises))
 
 
 def _of_the_rest(found: Estimate, query: QueryPlan, session: Surroundings, params: Mapping[str, object]) -> Estimate:

@@ -69,11 +69,17 @@ class Judge:
         return placed(with_thresholds(query, {}, ASKED), place)
 
     def cascades(
-        self, query: QueryPlan, statistics: Mapping[str, CallStatistics], price: Price, *, ask: bool
+        self,
+        query: QueryPlan,
+        statistics: Mapping[str, CallStatistics],
+        price: Price,
+        *,
+        ask: bool,
+        unpaid: bool = False,
     ) -> Settled:
-        """What becomes of the cascades of a reference plan. Asks engines where `ask`."""
+        """What becomes of the cascades of a reference plan. Asks engines where `ask`; unpaid: as `Settler` takes it."""
         evidence = self.asked if ask else None
-        asks = evidence, self.names, price, self._share / self._tested
+        asks = evidence, self.names, price, self._share / self._tested, unpaid
         return Settler(self.session, self.contract, self.params, statistics, *asks).settle(query)
 
     def precisions(self, query: QueryPlan, found: "Estimate", weigh: Weigh, *, ask: bool) -> tuple[Proven, Choice]:

@@ -257,6 +257,23 @@ def test_counts_hold_as_long_as_the_rows_do(small: FakeSession, tmp_path: Path) 
     assert "rows 3 → 3 distinct" in rows(f"'{tmp_path}/u.parquet'")
 
 
+@pytest.mark.parametrize(("doubtful", "pays"), [(0.1, True), (0.8, False)])
+def test_a_cascade_that_surely_does_not_pay_is_given_up(small: FakeSession, doubtful: float, pays: bool) -> None:
+    """Its models are of one size: it takes a tenth longer than the last one alone, or four fifths."""
+    texts = [f"{'perhaps ' * (i % 10 < 10 * doubtful)}a bug {i}" for i in range(600)]
+    small.catalog.register("texts", pa.table({"body": texts}))
+    query = "SELECT AI_FILTER('{body} mentions a bug') AS f FROM texts USING CASCADE (other, 'MODEL')"
+    query = query.replace("MODEL", small.model)
+    assert "the run calibrates" in plan(small, f"EXPLAIN {query}")
+    small.query(query).arrow()
+    text = plan(small, f"EXPLAIN {query}")
+    given_up = "answers all rows: to ask others first costs more than it spares"
+    assert (given_up in text) != pays and ("are those of" in text) == pays
+    before = len(small.asked)
+    small.query(query).arrow()
+    assert len(small.asked) - before == (600 * 1.1 if pays else 600)
+
+
 def test_an_endless_input_is_planned_for_by_its_first_rows(small: FakeSession, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dql.estimate.BUDGET", 0.02)
     text = plan(small, "EXPLAIN SELECT AI_GENERATE('Say {i}') AS said FROM range(10_000_000_000_000) r(i)")
