@@ -39,6 +39,7 @@ _WORTH_MEASURING = 10.0  # predicted seconds from which a profile of the machine
 _SPEED = ("latency", "ttft", "tpot", "throughput", "deadline", "cost")
 _NAMING = BUDGET / 2  # seconds of reading, to see whether what was proven holds for these very rows
 _CLEAR = 5.0  # a bound this far from typical figures is judged without a profile
+_CLEARLY = 1.5  # times as long: what a cascade is predicted to take from which its last model answers alone
 
 
 class Surroundings(Protocol):
@@ -168,13 +169,13 @@ def _estimate(
 
 
 def _paying(found: Estimate, alone: Settled, tally: Tally, weigh: Callable[..., Choice]) -> Estimate:
-    """The estimate, or that of its last model `alone`, whose answers a cascade promises, where the cascade surely takes
-    longer: what the query names is obeyed where the two intervals meet."""
+    """The estimate, or where a cascade takes clearly longer than its last model `alone`, whose answers it promises,
+    that of the latter: on the border what the query names is obeyed."""
     if found.choice is None or any(cascade.in_two for cascade in cascades_of(found.planned.query)):
         return found  # two precisions are weighed against the reference by who made them
     choice = weigh(alone.of(tally.priced()))
     one, both = choice.best, found.choice.best
-    if one.cost.seconds + one.cost.give >= both.cost.seconds - both.cost.give or (both.feasible and not one.feasible):
+    if both.cost.seconds <= _CLEARLY * one.cost.seconds or (both.feasible and not one.feasible):
         return found
     why = found.quality[: len(found.quality) - len(found.settled.promises)]
     notes = {**tally.notes, **alone.notes}

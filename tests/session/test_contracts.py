@@ -258,7 +258,7 @@ def test_counts_hold_as_long_as_the_rows_do(small: FakeSession, tmp_path: Path) 
 
 
 @pytest.mark.parametrize(("doubtful", "pays"), [(0.1, True), (0.8, False)])
-def test_a_cascade_that_surely_does_not_pay_is_given_up(small: FakeSession, doubtful: float, pays: bool) -> None:
+def test_a_cascade_that_does_not_pay_is_given_up(small: FakeSession, doubtful: float, pays: bool) -> None:
     """Its models are of one size: it takes a tenth longer than the last one alone, or four fifths."""
     texts = [f"{'perhaps ' * (i % 10 < 10 * doubtful)}a bug {i}" for i in range(600)]
     small.catalog.register("texts", pa.table({"body": texts}))
