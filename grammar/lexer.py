@@ -129,7 +129,7 @@ class Lexer:
     def _bracket(self, i: int, states: Sequence[int]) -> tuple[str, int, int]:
         tokens, takes, close = self._tokens, self._tables.takes, self._tokens.match[i]
         infers = tokens.infers(i, close)
-        if tokens.opens_query[i]:
+        if tokens.opens_query[i] and not self._opens_row(i, states):
             if not self._islands:
                 return "QOPEN", i, i + 1
             if not infers and takes(states, "QUERY_ISLAND"):  # (SELECT 1) UNION SELECT 2
@@ -143,6 +143,11 @@ class Lexer:
             # cte AS (DELETE … RETURNING …)
             return "SUBQUERY", i + 1, close + 1
         return "LPAR", i, i + 1
+
+    def _opens_row(self, i: int, states: Sequence[int]) -> bool:
+        """Whether a bracket is that of a row of VALUES, though all of it is a query: VALUES ((SELECT 1))."""
+        queries = any(self._tables.takes(states, terminal) for terminal in ("QUERY_ISLAND", "QOPEN", "SUBQUERY"))
+        return not queries and i > self._lo and self._tokens.upper[i - 1] in ("VALUES", ",")
 
     def _island(self, i: int) -> int:
         """End of the query without inference that starts at i, or i if inference is in it."""
