@@ -11,6 +11,7 @@ from dql.session import Session
 from tests.fake_session import FakeSession, NoHistory
 from tests.models.tiny import TinySizes, tiny_model
 
+pytestmark = pytest.mark.slow
 ROWS = 2000
 FILTER = "SELECT AI_FILTER('{body} mentions bug') AS f FROM t USING ANY (main, small)"
 GENERATE = "SELECT AI_GENERATE('{body}') AS g FROM t USING ANY (main, small)"

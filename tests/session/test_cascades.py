@@ -10,6 +10,7 @@ from dql.session import Session
 from tests.fake_session import FakeSession, choose
 from tests.models.tiny import TinySizes, tiny_model
 
+pytestmark = pytest.mark.slow
 ROWS = 600
 DOUBTS = [f"perhaps a bug {i}" if i % 3 == 0 else f"a bug {i}" for i in range(ROWS)]
 
